@@ -1,0 +1,18 @@
+# The packages that the library stands on, from the distribution; a missing one is named with the package that has it.
+macro(lamina_require NAME PACKAGE)
+  find_package(${NAME} QUIET)
+  if(NOT ${NAME}_FOUND)
+    message(FATAL_ERROR "${NAME} is not installed: apt-get install ${PACKAGE}")
+  endif()
+endmacro()
+
+lamina_require(hwy libhwy-dev)
+lamina_require(pthreadpool libpthreadpool-dev)
+if(LAMINA_BUILD_TESTS)
+  lamina_require(GTest libgtest-dev)
+endif()
+if(LAMINA_BUILD_TOOLS)
+  lamina_require(CLI11 libcli11-dev)
+  lamina_require(nlohmann_json nlohmann-json3-dev)
+  lamina_require(benchmark libbenchmark-dev)
+endif()

@@ -1,0 +1,44 @@
+// Is an output right? One element at a time, against the reference's value and a tolerance that is derived, never tuned.
+#ifndef LAMINA_HARNESS_COMPARE_H_
+#define LAMINA_HARNESS_COMPARE_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "lamina/types.h"
+
+namespace lamina::harness {
+
+// One output tensor of a Run and what it should hold: `rows` rows of `row` floats, `stride` apart, at `got`; everything
+// else about it dense.
+struct Expected {
+  std::string name;                // "y", "context", "weights", "lse"
+  const float* got = nullptr;
+  int64_t rows = 0, row = 0, stride = 0;
+  std::vector<double> want;        // rows * row
+  std::vector<double> tolerance;   // rows * row; 0 asks for the exact value
+};
+
+// The outcome: `worst` is the largest error / tolerance (of exact elements: 0 or infinity).
+struct Comparison {
+  bool ok = true;
+  int64_t mismatches = 0;
+  double worst = 0;
+  std::string message;  // the first mismatch and the count, for people
+};
+
+// Every element, `!(error <= tolerance)` is a mismatch: NaN never passes unless NaN is wanted; infinities must be equal.
+Comparison Compare(const Expected& expected);
+
+inline constexpr double kUnitRoundoff = 0x1p-24;  // of fp32
+
+// 4 u sqrt(k) S: a sum of k products whose absolute values sum to S (style: the worst observed is a quarter of it).
+double DotTolerance(int64_t k, double magnitude);
+
+// Tolerance of act(sum) when the sum's is `tolerance`: the activation's largest slope, and its own rounding errors.
+double ActivatedTolerance(const Activation& activation, double value, double tolerance);
+
+}  // namespace lamina::harness
+
+#endif  // LAMINA_HARNESS_COMPARE_H_

@@ -1,0 +1,33 @@
+// The tensors of a conv2d case and what they should give.
+#ifndef LAMINA_HARNESS_CONV2D_H_
+#define LAMINA_HARNESS_CONV2D_H_
+
+#include <vector>
+
+#include "harness/parity.h"
+#include "lamina/conv2d.h"
+
+namespace lamina::harness {
+
+template <>
+class Case<Conv2d> {
+ public:
+  Case(const Conv2dDesc& desc, TensorStore& store);
+  static bool Exact(const Conv2dDesc& desc);
+  std::vector<Expected> Reference() const;
+  static Status RunOnce(const Conv2d& op, const Conv2dTensors& t, void* scratch) { return op.Run(t, scratch); }
+
+  Conv2dWeights weights;
+  Conv2dTensors tensors;
+
+ private:
+  Conv2dDesc desc_;
+  Fill fill_;
+};
+
+// Activations that map integers to integers exactly, whatever the target.
+bool ExactActivation(const Activation& activation);
+
+}  // namespace lamina::harness
+
+#endif  // LAMINA_HARNESS_CONV2D_H_

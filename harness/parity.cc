@@ -1,0 +1,116 @@
+#include "harness/parity.h"
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <mutex>
+
+namespace lamina::harness {
+
+uint64_t TensorStore::Random() {  // SplitMix64 (Steele, Lea, Flood 2014)
+  uint64_t z = (seed_ += 0x9e3779b97f4a7c15u);
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
+
+int64_t TensorStore::RandomBelow(int64_t bound) {
+  return bound <= 1 ? 0 : static_cast<int64_t>(Random() % static_cast<uint64_t>(bound));
+}
+
+double TensorStore::RandomNormal() {  // Box-Muller
+  const double u = (static_cast<double>(Random() >> 11) + 1) * 0x1p-53, v = static_cast<double>(Random() >> 11) * 0x1p-53;
+  return std::sqrt(-2 * std::log(u)) * std::cos(2 * 3.14159265358979323846 * v);
+}
+
+void* TensorStore::Allocate(size_t bytes) {
+  all_.emplace_back(bytes, guard_);
+  return all_.back().data();
+}
+
+float* TensorStore::Input(int64_t count, double scale) {
+  float* data = static_cast<float*>(Allocate(static_cast<size_t>(count) * sizeof(float)));
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t integer = RandomBelow(8);  // -4..-1, 1..4
+    data[i] = fill_ == Fill::kExact ? static_cast<float>(integer < 4 ? integer - 4 : integer - 3)
+                                    : static_cast<float>(scale * RandomNormal());
+  }
+  inputs_.push_back(&all_.back());
+  return data;
+}
+
+float* TensorStore::Output(int64_t count) {
+  float* data = static_cast<float*>(Allocate(static_cast<size_t>(count) * sizeof(float)));
+  outputs_.push_back({data, count});
+  return data;
+}
+
+void TensorStore::ProtectInputs() {
+  for (Guarded* g : inputs_) g->Protect();
+}
+
+void TensorStore::PoisonOutputs() {
+  for (const Region& r : outputs_) {
+    for (int64_t i = 0; i < r.count; ++i) std::memcpy(r.data + i, &kPoison, sizeof(kPoison));
+  }
+}
+
+std::vector<std::byte> TensorStore::OutputBytes() const {
+  std::vector<std::byte> bytes;
+  for (const Region& r : outputs_) {
+    const auto* begin = reinterpret_cast<const std::byte*>(r.data);
+    bytes.insert(bytes.end(), begin, begin + r.count * static_cast<int64_t>(sizeof(float)));
+  }
+  bytes.push_back(std::byte{1});  // never empty, so that a first run can be told from none
+  return bytes;
+}
+
+std::string CheckGaps(const TensorStore& store, std::span<const Expected> outputs) {
+  for (const Expected& e : outputs) {
+    for (const TensorStore::Region& region : store.outputs()) {
+      if (e.got < region.data || e.got >= region.data + region.count) continue;
+      for (int64_t i = 0; i < region.count; ++i) {
+        const int64_t at = region.data + i - e.got;  // inside a row, or in a gap
+        const bool in_row = at >= 0 && e.stride > 0 && at / e.stride < e.rows && at % e.stride < e.row;
+        uint32_t bits;
+        std::memcpy(&bits, region.data + i, sizeof(bits));
+        if (!in_row && bits != TensorStore::kPoison) {
+          return e.name + ": element " + std::to_string(i) + " between the rows of the slice was written";
+        }
+      }
+    }
+  }
+  return "";
+}
+
+std::unique_ptr<Guarded> GuardedScratch(size_t bytes) {
+  return std::make_unique<Guarded>((bytes + 63) / 64 * 64, Guard::kEnd);
+}
+
+ThreadPool& PoolOf(size_t threads) {
+  static std::mutex mutex;
+  static std::vector<ThreadPool*> pools;  // never destroyed: threads may outlive statics
+  const std::lock_guard lock(mutex);
+  if (pools.size() <= threads) pools.resize(threads + 1);
+  if (pools[threads] == nullptr) {
+    auto made = MakeThreadPool(threads);
+    if (!made.ok()) {
+      std::fprintf(stderr, "%s\n", made.status().message().c_str());
+      std::abort();
+    }
+    pools[threads] = made->release();
+  }
+  return *pools[threads];
+}
+
+ParityReport& ParityReport::operator+=(const ParityReport& o) {
+  passed += o.passed;
+  failed += o.failed;
+  refused += o.refused;
+  worst = std::max(worst, o.worst);
+  failures.insert(failures.end(), o.failures.begin(), o.failures.end());
+  refusals.insert(refusals.end(), o.refusals.begin(), o.refusals.end());
+  return *this;
+}
+
+}  // namespace lamina::harness

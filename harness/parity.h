@@ -1,0 +1,182 @@
+// The parity check of any operator: every candidate on every SIMD target against the reference.
+//
+// For each target, candidate, fill, guard side and number of threads: weights and inputs between guard pages and made
+// read-only, outputs poisoned, Run, every output element compared, what lies between the rows of a sliced output
+// unchanged, and the bits equal for every number of threads. An operator supplies Case<Op> in harness/<op>.h.
+#ifndef LAMINA_HARNESS_PARITY_H_
+#define LAMINA_HARNESS_PARITY_H_
+
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "harness/compare.h"
+#include "harness/guarded.h"
+#include "lamina/context.h"
+#include "lamina/status.h"
+
+namespace lamina::harness {
+
+enum class Fill {
+  kExact,   // nonzero integers up to 4 (and what the operator needs to keep every sum exact): tolerance 0
+  kNormal,  // N(0, 1): tolerance by bound
+};
+
+// The tensors of one case, owned between guard pages.
+class TensorStore {
+ public:
+  TensorStore(Fill fill, Guard guard, uint64_t seed) : fill_(fill), guard_(guard), seed_(seed) {}
+  Fill fill() const { return fill_; }
+
+  // An input of `count` floats by the fill. Each call continues one random sequence, so inputs differ.
+  // scale multiplies kNormal values.
+  float* Input(int64_t count, double scale = 1.0);
+  // An input holding these bytes.
+  template <class T>
+  T* Input(const std::vector<T>& values) {
+    T* data = static_cast<T*>(Allocate(values.size() * sizeof(T)));
+    if (!values.empty()) std::memcpy(data, values.data(), values.size() * sizeof(T));
+    inputs_.push_back(&all_.back());
+    return data;
+  }
+  // An output of `count` floats, all NaN of one pattern until written.
+  float* Output(int64_t count);
+
+  uint64_t Random();                      // uniform over 64 bits
+  int64_t RandomBelow(int64_t bound);     // uniform in [0, bound)
+  double RandomNormal();
+
+  void ProtectInputs();
+  void PoisonOutputs();
+  // All outputs' bytes, for comparing runs bit for bit.
+  std::vector<std::byte> OutputBytes() const;
+  struct Region { float* data; int64_t count; };
+  const std::vector<Region>& outputs() const { return outputs_; }
+
+  static constexpr uint32_t kPoison = 0x7fc0de5a;  // a NaN that no kernel produces
+
+ private:
+  void* Allocate(size_t bytes);
+
+  Fill fill_;
+  Guard guard_;
+  uint64_t seed_;
+  std::deque<Guarded> all_;
+  std::vector<Guarded*> inputs_;
+  std::vector<Region> outputs_;
+};
+
+// Specialised per operator, constructed as Case(desc, store):
+//   Weights weights; Tensors tensors;         in the store
+//   static bool Exact(desc)                   whether the exact fill's outputs are exact for this descriptor
+//   std::vector<Expected> Reference() const   want and tolerance of every output; called after the inputs are made
+//   static Status RunOnce(const Op&, const Tensors&, void* scratch)  usually op.Run; PrepareKeys and the like go here
+template <class Op>
+class Case;
+
+struct ParityOptions {
+  Backend backend = Backend::kCpu;
+  std::vector<Isa> isas = {};               // empty: every supported one; of the CPU backend
+  std::vector<size_t> threads = {1, 2, 3};  // the first is compared with the reference, the others bit for bit with it
+  std::string implementation = {};           // empty: every candidate
+  uint64_t seed = 1;
+};
+
+struct ParityReport {
+  int passed = 0, failed = 0, refused = 0;  // counted per target x candidate
+  double worst = 0;                         // largest error / tolerance seen
+  std::vector<std::string> failures;        // "<desc> on <implementation>: <what>"
+  std::vector<std::string> refusals;        // "<desc> on <implementation>: <reason>"
+  ParityReport& operator+=(const ParityReport& other);
+};
+
+// Pools of 1, 2, 3 .. threads that live as long as the process.
+ThreadPool& PoolOf(size_t threads);
+
+// Scratch of exactly `bytes`, against a guard page at its end as far as 64-byte alignment allows.
+std::unique_ptr<Guarded> GuardedScratch(size_t bytes);
+
+// "" when nothing between the rows of sliced outputs was written, else what was.
+std::string CheckGaps(const TensorStore& store, std::span<const Expected> outputs);
+
+template <class Op>
+std::string CheckOne(const typename Op::Desc& desc, const Context& context, const ParityOptions& options, Fill fill,
+                     Guard guard, double* worst) {
+  TensorStore store(fill, guard, options.seed);
+  Case<Op> c(desc, store);
+  const std::vector<Expected> expected = c.Reference();
+  store.ProtectInputs();
+  std::vector<std::byte> first;
+  for (size_t threads : options.threads) {
+    Context with = context;
+    with.pool = &PoolOf(threads);
+    auto op = Op::Prepare(desc, c.weights, with);
+    if (!op.ok()) return "Prepare: " + op.status().message();
+    const auto scratch = GuardedScratch(op->scratch_bytes());
+    store.PoisonOutputs();
+    if (Status s = Case<Op>::RunOnce(*op, c.tensors, scratch->data()); !s.ok()) return "Run: " + s.message();
+    if (first.empty()) {
+      for (const Expected& e : expected) {
+        const Comparison comparison = Compare(e);
+        *worst = std::max(*worst, comparison.worst);
+        if (!comparison.ok) return (fill == Fill::kExact ? "exact fill: " : "normal fill: ") + comparison.message;
+      }
+      if (std::string gap = CheckGaps(store, expected); !gap.empty()) return gap;
+      first = store.OutputBytes();
+    } else if (store.OutputBytes() != first) {
+      return std::to_string(threads) + " threads give other bits than " + std::to_string(options.threads[0]);
+    }
+  }
+  return "";
+}
+
+template <class Op>
+ParityReport CheckParity(const typename Op::Desc& desc, const ParityOptions& options = {}) {
+  ParityReport report;
+  std::vector<Isa> isas = options.isas.empty() ? SupportedIsas() : options.isas;
+  if (options.backend != Backend::kCpu) isas = {Isa::kBest};
+  for (Isa isa : isas) {
+    Context context{.backend = options.backend, .isa = isa};
+    const auto candidates = Op::Candidates(desc, context);
+    if (!candidates.ok()) {
+      ++report.failed;
+      report.failures.push_back(candidates.status().message());
+      continue;
+    }
+    for (const CandidateReport& candidate : *candidates) {
+      const std::string where = ToString(desc) + " on " + candidate.name + ": ";
+      if (!options.implementation.empty() && candidate.name != options.implementation &&
+          candidate.name.substr(candidate.name.rfind('/') + 1) != options.implementation) {
+        continue;
+      }
+      if (!candidate.accepted) {
+        ++report.refused;
+        report.refusals.push_back(where + candidate.reason);
+        continue;
+      }
+      context.implementation = candidate.name;
+      std::string failure;
+      for (Fill fill : {Fill::kExact, Fill::kNormal}) {
+        if (fill == Fill::kExact && !Case<Op>::Exact(desc)) continue;
+        for (Guard guard : {Guard::kEnd, Guard::kBegin}) {
+          if (failure.empty()) failure = CheckOne<Op>(desc, context, options, fill, guard, &report.worst);
+        }
+      }
+      if (failure.empty()) {
+        ++report.passed;
+      } else {
+        ++report.failed;
+        report.failures.push_back(where + failure);
+      }
+    }
+  }
+  return report;
+}
+
+}  // namespace lamina::harness
+
+#endif  // LAMINA_HARNESS_PARITY_H_

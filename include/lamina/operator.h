@@ -1,0 +1,59 @@
+// The one shape that all five operators have: Prepare, then Run as often as wanted, Reshape for another size.
+#ifndef LAMINA_OPERATOR_H_
+#define LAMINA_OPERATOR_H_
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "lamina/context.h"
+#include "lamina/export.h"
+#include "lamina/status.h"
+
+namespace lamina {
+
+// A prepared operator: a descriptor, a chosen implementation and its packed weights. Copies share them; every const
+// member may be called from several threads at once.
+template <class DescT, class WeightsT, class TensorsT>
+class LAMINA_API Operator {
+ public:
+  using Desc = DescT;
+  using Weights = WeightsT;
+  using Tensors = TensorsT;
+
+  // Validates, chooses an implementation and packs the weights, which may be freed afterwards. All that is slow or can
+  // fail is here. Errors name the rule and the values that broke it; when no candidate accepts, each one's reason.
+  static Result<Operator> Prepare(const Desc& desc, const Weights& weights, const Context& context = {});
+
+  // Every candidate of the context's backend in the order of preference, accepted or refused, best prediction first
+  // among the accepted. Prepares nothing.
+  static Result<std::vector<CandidateReport>> Candidates(const Desc& desc, const Context& context = {});
+
+  // The same operator for other run-time sizes (batch, image, rows, sequence lengths, strides): same implementation,
+  // shared packed weights, microseconds. Refused with the reason where another field differs or the implementation
+  // cannot serve.
+  Result<Operator> Reshape(const Desc& desc) const;
+
+  // Computes the outputs. Re-entrant. Outputs must not overlap inputs (a residual may be the output itself). `scratch`
+  // is scratch_bytes() bytes at a multiple of 64, used until the call returns; null takes a per-thread arena that grows
+  // on that thread's first call. Otherwise nothing is allocated.
+  // On kCuda: device pointers, enqueued on the context's stream, no wait.
+  Status Run(const Tensors& tensors, void* scratch = nullptr) const;
+
+  const Desc& desc() const;
+  const Context& context() const;  // with backend, isa, pool and machine filled in
+  size_t scratch_bytes() const;    // 0: none needed
+  size_t packed_bytes() const;     // memory that the packed weights take
+  const std::string& implementation() const;  // "cpu/AVX3/implicit_gemm"
+  std::string Explain() const;     // every candidate with its predicted time or its reason, as text
+
+ protected:
+  struct State;  // kernels/operators/prepare.h
+  explicit Operator(std::shared_ptr<const State> state) : state_(std::move(state)) {}
+  std::shared_ptr<const State> state_;
+};
+
+}  // namespace lamina
+
+#endif  // LAMINA_OPERATOR_H_

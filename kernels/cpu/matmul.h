@@ -1,0 +1,57 @@
+// C[m, n] = act(bias[n] + A[m, k] * W^T [k, n] + residual) with W packed once: what fully_connected, pointwise
+// convolution and every projection of the attentions run on. Sits on the micro-kernels of gemm.h.
+#ifndef LAMINA_KERNELS_CPU_MATMUL_H_
+#define LAMINA_KERNELS_CPU_MATMUL_H_
+
+#include <cstdint>
+#include <memory>
+
+#include "kernels/cpu/aligned.h"
+#include "lamina/context.h"
+#include "lamina/machine.h"
+#include "lamina/status.h"
+#include "lamina/types.h"
+
+namespace lamina::cpu {
+
+// Weights in panels of the target's column count, immutable; bias included (zeros when there is none).
+class PackedMatrix {
+ public:
+  // w: element (o, i) of n = oc columns and k = ic at w[o * o_stride + i * i_stride], so both MatrixLayouts and slices of
+  // wider matrices serve; bias [n] or null. Fails only for want of memory.
+  static Result<PackedMatrix> Pack(Isa isa, int64_t k, int64_t n, const float* w, int64_t o_stride, int64_t i_stride,
+                                   const float* bias);
+  Isa isa() const { return isa_; }
+  int64_t k() const { return k_; }
+  int64_t n() const { return n_; }
+  const float* panels() const { return panels_.as<float>(); }
+  const float* bias() const { return bias_.as<float>(); }  // [n rounded up to the panels' columns]
+  size_t bytes() const { return panels_.bytes() + bias_.bytes(); }
+
+ private:
+  Isa isa_ = Isa::kBest;
+  int64_t k_ = 0, n_ = 0;
+  AlignedBuffer panels_, bias_;
+};
+
+struct MatMulArgs {
+  int64_t m = 0;
+  const float* a = nullptr;  // [m, k], rows a_stride apart
+  int64_t a_stride = 0;
+  float* c = nullptr;        // [m, n], rows c_stride apart
+  int64_t c_stride = 0;
+  const float* residual = nullptr;  // [m, n], rows residual_stride apart; read only when residual_kind says so
+  int64_t residual_stride = 0;
+  Residual residual_kind = Residual::kNone;
+  Activation activation;
+};
+
+// Allocates nothing. Same bits for every number of threads. Runs serially when called from within a task.
+void MatMul(ThreadPool& pool, const PackedMatrix& w, const MatMulArgs& args);
+
+// Nanoseconds that MatMul is predicted to take.
+double PredictMatMul(const Machine& machine, Isa isa, int threads, int64_t m, int64_t n, int64_t k);
+
+}  // namespace lamina::cpu
+
+#endif  // LAMINA_KERNELS_CPU_MATMUL_H_

@@ -1,0 +1,80 @@
+// What every kernel file needs per SIMD target: forced unrolling, tails that read and write nothing outside, and the small
+// differences between Highway versions. Read again for every target.
+#if defined(LAMINA_KERNELS_CPU_SIMD_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef LAMINA_KERNELS_CPU_SIMD_INL_H_
+#undef LAMINA_KERNELS_CPU_SIMD_INL_H_
+#else
+#define LAMINA_KERNELS_CPU_SIMD_INL_H_
+#endif
+
+#include <cstddef>
+#include <utility>
+
+#include "hwy/highway.h"
+
+// After the parameter list of every lambda that touches vectors: GCC inlines one level of such lambdas by itself, but not
+// two, and a call keeps the accumulators in memory (27 instead of 114 GFLOP/s).
+#undef LAMINA_INLINE
+#define LAMINA_INLINE HWY_ATTR __attribute__((always_inline))
+
+HWY_BEFORE_NAMESPACE();
+namespace lamina::cpu {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using D = hn::ScalableTag<float>;
+using V = hn::Vec<D>;
+
+template <class F, size_t... kI>
+HWY_INLINE void UnrollSequence(F&& f, std::index_sequence<kI...>) {
+  (f(std::integral_constant<size_t, kI>()), ...);
+}
+
+// f(integral_constant 0), ... f(integral_constant kCount - 1), unrolled at every optimisation level.
+template <size_t kCount, class F>
+HWY_INLINE void Unroll(F&& f) {
+  UnrollSequence(f, std::make_index_sequence<kCount>());
+}
+
+// The first n < Lanes(d) floats at p, the other lanes zero. Below AVX2 Highway's MaskedLoad reads a whole vector, so
+// those targets go through a buffer.
+HWY_INLINE V LoadTail(D d, const float* HWY_RESTRICT p, size_t n) {
+#if HWY_TARGET <= HWY_AVX2 && HWY_ARCH_X86
+  return hn::MaskedLoad(hn::FirstN(d, n), d, p);
+#else
+  HWY_ALIGN float buffer[hn::MaxLanes(d)] = {};
+  for (size_t i = 0; i < n; ++i) buffer[i] = p[i];
+  return hn::Load(d, buffer);
+#endif
+}
+
+// Stores the first n < Lanes(d) lanes. On AVX2 a masked store is slow on some CPUs: keep it out of inner loops there.
+HWY_INLINE void StoreTail(V v, D d, float* HWY_RESTRICT p, size_t n) {
+#if HWY_TARGET <= HWY_AVX2 && HWY_ARCH_X86
+  hn::BlendedStore(v, hn::FirstN(d, n), d, p);
+#else
+  HWY_ALIGN float buffer[hn::MaxLanes(d)];
+  hn::Store(v, d, buffer);
+  for (size_t i = 0; i < n; ++i) p[i] = buffer[i];
+#endif
+}
+
+HWY_INLINE V LoadUpTo(D d, const float* HWY_RESTRICT p, size_t n) {
+  return n >= hn::Lanes(d) ? hn::LoadU(d, p) : LoadTail(d, p, n);
+}
+HWY_INLINE void StoreUpTo(V v, D d, float* HWY_RESTRICT p, size_t n) {
+  if (n >= hn::Lanes(d)) {
+    hn::StoreU(v, d, p);
+  } else {
+    StoreTail(v, d, p, n);
+  }
+}
+
+// min(max(v, lo), hi) that lets NaN through: x86's min and max return their second operand when one is NaN.
+HWY_INLINE V Clamp(V lo, V hi, V v) { return hn::Min(hi, hn::Max(lo, v)); }
+
+}  // namespace HWY_NAMESPACE
+}  // namespace lamina::cpu
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

@@ -1,0 +1,50 @@
+// Tasks over a ThreadPool: dynamic scheduling on top of its plain ParallelFor, nested calls serial.
+#ifndef LAMINA_KERNELS_CPU_THREAD_POOL_H_
+#define LAMINA_KERNELS_CPU_THREAD_POOL_H_
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+
+#include "lamina/context.h"
+
+namespace lamina::cpu {
+
+// The pool that contexts without one share; made on first use.
+ThreadPool& DefaultThreadPool();
+
+// True on a thread that is running a task.
+bool InParallel();
+
+// Runs body(arg, worker) for workers 0..count-1 on the pool, or worker 0 alone here when nested, then returns.
+void RunWorkers(ThreadPool& pool, size_t count, void (*body)(void* arg, size_t worker), void* arg);
+
+// f(task, worker) once for each task in [0, tasks), in any order on any worker; worker < pool.num_threads() names a part
+// of scratch that no other task uses meanwhile. What a task computes must not depend on the worker, so that results do
+// not depend on the number of threads.
+template <class F>
+void ParallelTasks(ThreadPool& pool, size_t tasks, const F& f) {
+  const size_t workers = std::min(tasks, pool.num_threads());
+  if (workers <= 1 || InParallel()) {
+    for (size_t t = 0; t < tasks; ++t) f(t, size_t{0});
+    return;
+  }
+  struct Job {
+    std::atomic<size_t> next{0};
+    size_t tasks;
+    const F* f;
+  } job;
+  job.tasks = tasks;
+  job.f = &f;
+  RunWorkers(
+      pool, workers,
+      [](void* arg, size_t worker) {
+        Job& j = *static_cast<Job*>(arg);
+        for (size_t t; (t = j.next.fetch_add(1, std::memory_order_relaxed)) < j.tasks;) (*j.f)(t, worker);
+      },
+      &job);
+}
+
+}  // namespace lamina::cpu
+
+#endif  // LAMINA_KERNELS_CPU_THREAD_POOL_H_

@@ -1,0 +1,132 @@
+// Operator<...>'s members, the same for all five. Included by kernels/operators/<op>.cc alone, which supplies, before it
+// instantiates the template:
+//   Fields<Desc>                                               the list of fields (text.h)
+//   Traits<Op>::Offered(Backend)                               the backend's candidates, preferred first
+//   Traits<Op>::CheckWeights(desc, weights)                    null pointers, as a Status
+//   Traits<Op>::CheckTensors(desc, tensors)                    null pointers and run-time lengths
+//   Traits<Op>::IsEmpty(desc)                                  nothing to compute: Run returns at once
+#ifndef LAMINA_KERNELS_OPERATORS_PREPARE_H_
+#define LAMINA_KERNELS_OPERATORS_PREPARE_H_
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kernels/operators/arena.h"
+#include "kernels/operators/candidate.h"
+#include "kernels/operators/resolve.h"
+#include "kernels/operators/text.h"
+#include "lamina/operator.h"
+
+namespace lamina {
+
+template <class Op>
+struct Traits;
+
+template <class D, class W, class T>
+struct Operator<D, W, T>::State {
+  D desc;
+  Context context;
+  const Candidate<Operator>* candidate = nullptr;
+  std::shared_ptr<const Kernel<Operator>> kernel;
+  std::string implementation;
+};
+
+template <class D, class W, class T>
+Result<std::vector<CandidateReport>> Operator<D, W, T>::Candidates(const D& desc, const Context& asked) {
+  if (Status s = desc.Validate(); !s.ok()) return s;
+  Result<Context> context = Resolve(asked);
+  if (!context.ok()) return context.status();
+  std::vector<CandidateReport> reports;
+  for (const auto& candidate : Traits<Operator>::Offered(context->backend)) {
+    Judgement judgement = candidate.judge(desc, *context);
+    const std::string name = ImplementationName(*context, candidate.name);
+    const bool accepted = judgement.refusal.empty();
+    reports.push_back({name, accepted, std::move(judgement.refusal), judgement.predicted_ns});
+  }
+  return reports;
+}
+
+template <class D, class W, class T>
+Result<Operator<D, W, T>> Operator<D, W, T>::Prepare(const D& desc, const W& weights, const Context& asked) {
+  Result<std::vector<CandidateReport>> reports = Candidates(desc, asked);
+  if (!reports.ok()) return reports.status();
+  const Context context = *Resolve(asked);
+  if (Status s = Traits<Operator>::CheckWeights(desc, weights); !s.ok()) return s;
+  const auto candidates = Traits<Operator>::Offered(context.backend);
+  const Result<size_t> best = Choose(ToString(desc), context, *reports);
+  if (!best.ok()) return best.status();
+  const Candidate<Operator>& candidate = candidates[*best];
+  auto kernel = candidate.prepare(desc, weights, context);
+  if (!kernel.ok()) return kernel.status();
+  return Operator(std::make_shared<const State>(
+      State{desc, context, &candidate, std::move(*kernel), std::move((*reports)[*best].name)}));
+}
+
+template <class D, class W, class T>
+Result<Operator<D, W, T>> Operator<D, W, T>::Reshape(const D& desc) const {
+  if (Status s = desc.Validate(); !s.ok()) return s;
+  if (const std::string fixed = text::FixedDifferences(state_->desc, desc); !fixed.empty()) {
+    return Refuse(desc, "Reshape may change only run-time sizes and strides, not " + fixed +
+                            " of the prepared " + ToString(state_->desc));
+  }
+  const Judgement judgement = state_->candidate->judge(desc, state_->context);
+  if (!judgement.refusal.empty()) {
+    return Refuse(desc, "the prepared " + state_->implementation + " cannot serve: " + judgement.refusal);
+  }
+  auto kernel = state_->kernel->Reshape(desc);
+  if (!kernel.ok()) return kernel.status();
+  return Operator(std::make_shared<const State>(
+      State{desc, state_->context, state_->candidate, std::move(*kernel), state_->implementation}));
+}
+
+template <class D, class W, class T>
+Status Operator<D, W, T>::Run(const T& tensors, void* scratch) const {
+  const State& s = *state_;
+  if (Traits<Operator>::IsEmpty(s.desc)) return {};
+  if (Status status = Traits<Operator>::CheckTensors(s.desc, tensors); !status.ok()) return status;
+  const size_t bytes = s.kernel->scratch_bytes();
+  if (reinterpret_cast<uintptr_t>(scratch) % kScratchAlignment != 0) {
+    return Refuse(s.desc, "scratch must lie at a multiple of 64 bytes",
+                  {{"remainder", static_cast<int64_t>(reinterpret_cast<uintptr_t>(scratch) % kScratchAlignment)}});
+  }
+  if (scratch == nullptr && bytes > 0) {
+    const ArenaLease lease(bytes);
+    if (lease.data() == nullptr) {
+      return {StatusCode::kOutOfMemory, ToString(s.desc) + ": no memory for " + std::to_string(bytes) + " bytes of scratch"};
+    }
+    return s.kernel->Run(tensors, lease.data());
+  }
+  return s.kernel->Run(tensors, static_cast<std::byte*>(scratch));
+}
+
+template <class D, class W, class T>
+const D& Operator<D, W, T>::desc() const {
+  return state_->desc;
+}
+template <class D, class W, class T>
+const Context& Operator<D, W, T>::context() const {
+  return state_->context;
+}
+template <class D, class W, class T>
+size_t Operator<D, W, T>::scratch_bytes() const {
+  return state_->kernel->scratch_bytes();
+}
+template <class D, class W, class T>
+size_t Operator<D, W, T>::packed_bytes() const {
+  return state_->kernel->packed_bytes();
+}
+template <class D, class W, class T>
+const std::string& Operator<D, W, T>::implementation() const {
+  return state_->implementation;
+}
+template <class D, class W, class T>
+std::string Operator<D, W, T>::Explain() const {
+  const auto reports = Candidates(state_->desc, state_->context);
+  return ToString(state_->desc) + "\n" + ExplainReports(*reports, state_->implementation);
+}
+
+}  // namespace lamina
+
+#endif  // LAMINA_KERNELS_OPERATORS_PREPARE_H_
