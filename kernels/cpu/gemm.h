@@ -1,0 +1,79 @@
+// The micro-kernels that fully_connected, pointwise convolution, convolution and the attentions' projections run on:
+// one inner loop, "one float of A per row, broadcast, times a few vectors of packed B", and two ways to name the rows.
+//
+// A is read where it lies; B is packed in panels [k][columns of the tile], 64-byte aligned. Every sum runs over k in the
+// same order whatever the tile's height, so results do not depend on how rows are split among tiles or threads.
+#ifndef LAMINA_KERNELS_CPU_GEMM_H_
+#define LAMINA_KERNELS_CPU_GEMM_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+
+#include "lamina/context.h"
+#include "lamina/types.h"
+
+namespace lamina::cpu {
+
+inline constexpr size_t kMaxTileRows = 8, kMaxTileVectors = 4;
+
+// What becomes of a sum: + residual, activation, + residual. Activations that are clamps happen in registers, the others
+// over the stored tile (activation.h).
+struct Epilogue {
+  float lo = -std::numeric_limits<float>::infinity();
+  float hi = std::numeric_limits<float>::infinity();
+  Residual residual = Residual::kNone;
+  Activation activation = {};  // kNone when lo and hi say it all
+};
+Epilogue MakeEpilogue(const Activation& activation, Residual residual);
+
+// Where a tile's sums start and end.
+struct GemmOutput {
+  float* c = nullptr;  // row r of tile t at c + t * tile + r * row
+  ptrdiff_t row = 0, tile = 0;
+  size_t columns = 0;           // stored, <= vectors * lanes
+  const float* bias = nullptr;  // [vectors * lanes], padded; unread when `accumulate`
+  const float* residual = nullptr;
+  ptrdiff_t residual_row = 0, residual_tile = 0;
+  const Epilogue* epilogue = nullptr;  // null: the sums are partial, stored as they are
+  bool accumulate = false;             // start from what c holds: a later block of k
+};
+
+// `tiles` row tiles of one height, every tap inside the image. The whole k is taps * kc.
+struct GemmTiles {
+  size_t tiles = 0;
+  const float* a = nullptr;  // row r of tile t, tap q: kc floats at a + t * a_tile + r * a_row + tap[q]
+  ptrdiff_t a_row = 0, a_tile = 0;
+  const ptrdiff_t* tap = nullptr;  // [taps]
+  size_t taps = 1, kc = 0;
+  const float* b = nullptr;  // [taps][kc][vectors * lanes]
+  GemmOutput out;
+};
+
+// One row tile whose rows lie anywhere, some taps of some rows on padding: those terms are skipped, not multiplied by 0.
+struct GemmEdge {
+  const float* const* rows = nullptr;  // [taps][height]: kc floats each, null on padding
+  const uint8_t* tap_mode = nullptr;   // [taps]: kTapWhole, kTapPartial or kTapEmpty
+  size_t taps = 1, kc = 0;
+  const float* b = nullptr;  // [taps][kc][vectors * lanes]
+  GemmOutput out;            // tile 0 only
+};
+inline constexpr uint8_t kTapWhole = 0, kTapPartial = 1, kTapEmpty = 2;
+
+struct GemmKernel {
+  size_t lanes;    // floats of a vector
+  size_t rows;     // greatest tile height, <= kMaxTileRows
+  size_t vectors;  // widest tile, <= kMaxTileVectors; panels are vectors * lanes columns, the last one as few vectors as do
+  // [height][vectors], height 1..rows, vectors 1..vectors
+  void (*tiles[kMaxTileRows + 1][kMaxTileVectors + 1])(const GemmTiles&);
+  void (*edge[kMaxTileRows + 1][kMaxTileVectors + 1])(const GemmEdge&);
+};
+const GemmKernel& GetGemmKernel(Isa isa);
+
+// Packed B of n columns and k rows: panel p (columns from p * vectors * lanes) starts at p * vectors * lanes * k and is
+// [k][width], width = vectors * lanes, in the last panel the columns left rounded up to whole vectors, zeros beyond n.
+inline size_t PackedColumns(const GemmKernel& kernel, size_t n) { return (n + kernel.lanes - 1) / kernel.lanes * kernel.lanes; }
+
+}  // namespace lamina::cpu
+
+#endif  // LAMINA_KERNELS_CPU_GEMM_H_
