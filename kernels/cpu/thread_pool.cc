@@ -26,6 +26,18 @@ ThreadPool::~ThreadPool() = default;
 
 namespace {
 
+// True on a thread that runs a task of any pool. Whatever parallel call comes then runs serially.
+thread_local bool in_task = false;
+
+class TaskScope {
+ public:
+  TaskScope() : outer_(in_task) { in_task = true; }
+  ~TaskScope() { in_task = outer_; }
+
+ private:
+  bool outer_;
+};
+
 // pthreadpool is not built with the sanitizer, so the happens-before edges of its hand-over are told here.
 void Release([[maybe_unused]] void* address) {
 #ifdef LAMINA_TSAN
@@ -49,12 +61,19 @@ class PthreadPool final : public ThreadPool {
       void (*task)(void*, size_t);
       void* arg;
     } call{task, arg};
+    if (in_task) {  // pthreadpool would wait for itself for ever
+      for (size_t i = 0; i < count; ++i) task(arg, i);
+      return;
+    }
     Release(&call);
     pthreadpool_parallelize_1d(
         pool_,
         [](void* c, size_t i) {
           Acquire(c);
-          static_cast<Call*>(c)->task(static_cast<Call*>(c)->arg, i);
+          {
+            const TaskScope scope;
+            static_cast<Call*>(c)->task(static_cast<Call*>(c)->arg, i);
+          }
           Release(c);
         },
         &call, count, PTHREADPOOL_FLAG_YIELD_WORKERS);
@@ -87,8 +106,6 @@ double CgroupQuota() {
   }
   return 1e9;
 }
-
-thread_local bool in_parallel = false;
 
 }  // namespace
 
@@ -123,10 +140,10 @@ ThreadPool& DefaultThreadPool() {
   return *pool;
 }
 
-bool InParallel() { return in_parallel; }
+bool InParallel() { return in_task; }
 
 void RunWorkers(ThreadPool& pool, size_t count, void (*body)(void*, size_t), void* arg) {
-  if (in_parallel) return body(arg, 0);
+  if (in_task) return body(arg, 0);
   struct Call {
     void (*body)(void*, size_t);
     void* arg;
@@ -134,9 +151,8 @@ void RunWorkers(ThreadPool& pool, size_t count, void (*body)(void*, size_t), voi
   pool.ParallelFor(
       count,
       [](void* c, size_t worker) {
-        in_parallel = true;
+        const TaskScope scope;
         static_cast<Call*>(c)->body(static_cast<Call*>(c)->arg, worker);
-        in_parallel = false;
       },
       &call);
 }
