@@ -70,8 +70,23 @@ HWY_INLINE void StoreUpTo(V v, D d, float* HWY_RESTRICT p, size_t n) {
   }
 }
 
-// min(max(v, lo), hi) that lets NaN through: x86's min and max return their second operand when one is NaN.
-HWY_INLINE V Clamp(V lo, V hi, V v) { return hn::Min(hi, hn::Max(lo, v)); }
+// min and max that let a NaN in v through. x86 returns the second operand when one is NaN, Highway's scalar and emulated
+// targets the one that is not.
+HWY_INLINE V AtMost(V limit, V v) {
+#if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
+  return hn::IfThenElse(hn::Gt(v, limit), limit, v);
+#else
+  return hn::Min(limit, v);
+#endif
+}
+HWY_INLINE V AtLeast(V limit, V v) {
+#if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
+  return hn::IfThenElse(hn::Lt(v, limit), limit, v);
+#else
+  return hn::Max(limit, v);
+#endif
+}
+HWY_INLINE V Clamp(V lo, V hi, V v) { return AtMost(hi, AtLeast(lo, v)); }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace lamina::cpu
