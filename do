@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# The project's commands: each installs what it needs where it may, configures, builds, and runs.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+usage() {
+  cat <<'END'
+usage: ./do COMMAND [ARGUMENTS]
+
+  bench [ARGUMENTS]  compares standard with depthwise-separable convolution (lamina compare ARGUMENTS) on this machine,
+                     by default over MobileNetV1's layers on all cores; writes JSON and an HTML page
+  test [ARGUMENTS]   builds and runs every test (ctest ARGUMENTS)
+  build              builds the library, the `lamina` program and the benches
+  setup              only installs the packages that are missing
+
+Missing Debian packages are installed when this runs as root; otherwise the one command that does so is printed.
+END
+}
+
+build_packages=(cmake ninja-build g++ libhwy-dev libpthreadpool-dev libbenchmark-dev libcli11-dev nlohmann-json3-dev)
+test_packages=(libgtest-dev python3-venv)
+bench_packages=(python3-matplotlib)
+
+say() { printf '\n== %s\n' "$*" >&2; }
+
+# Installs those of the named packages that are missing, or says how to and ends.
+need() {
+  command -v dpkg-query > /dev/null || return 0 # no Debian: the build names what it lacks
+  local missing=() package
+  for package in "$@"; do
+    dpkg-query -W -f '${db:Status-Status}' "$package" 2> /dev/null | grep -qx installed || missing+=("$package")
+  done
+  ((${#missing[@]})) || return 0
+  if ((EUID != 0)); then
+    {
+      echo "These packages are missing. As root, run:"
+      echo "  apt-get update && apt-get install -y --no-install-recommends ${missing[*]}"
+    } >&2
+    exit 2
+  fi
+  say "installing ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -q >&2
+  apt-get install -q -y --no-install-recommends "${missing[@]}" >&2
+}
+
+# build TESTS [TARGET...]: configures (with the tests or without) and builds.
+build() {
+  local tests=$1
+  shift
+  local options=(-DLAMINA_BUILD_TESTS="$tests")
+  if command -v ccache > /dev/null; then options+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
+  say "building (in build/release)"
+  mkdir -p build/release
+  cmake --preset release "${options[@]}" > build/release/configure.log || {
+    cat build/release/configure.log >&2
+    exit 1
+  }
+  cmake --build build/release ${@:+--target "$@"} >&2
+}
+
+case "${1-help}" in
+  setup)
+    need "${build_packages[@]}" "${test_packages[@]}" "${bench_packages[@]}"
+    ;;
+  build)
+    need "${build_packages[@]}"
+    build OFF
+    ;;
+  bench)
+    shift
+    need "${build_packages[@]}" "${bench_packages[@]}"
+    build OFF lamina_program
+    mkdir -p build/report
+    say "measuring"
+    build/release/tools/lamina compare --json build/report/compare.json "$@"
+    python3 tools/report.py build/report/compare.json build/report/compare.html
+    printf '\nJSON: %s\nPage: %s\n' "$PWD/build/report/compare.json" "$PWD/build/report/compare.html"
+    ;;
+  test)
+    shift
+    need "${build_packages[@]}" "${test_packages[@]}"
+    build ON
+    say "testing"
+    ctest --test-dir build/release --output-on-failure --schedule-random -j "$(nproc)" "$@"
+    ;;
+  help | -h | --help)
+    usage
+    ;;
+  *)
+    echo "./do: unknown command \"$1\"" >&2
+    usage >&2
+    exit 2
+    ;;
+esac
