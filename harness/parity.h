@@ -6,12 +6,14 @@
 #ifndef LAMINA_HARNESS_PARITY_H_
 #define LAMINA_HARNESS_PARITY_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <deque>
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "harness/compare.h"
@@ -46,15 +48,18 @@ class TensorStore {
   // An output of `count` floats, all NaN of one pattern until written.
   float* Output(int64_t count);
 
-  uint64_t Random();                      // uniform over 64 bits
-  int64_t RandomBelow(int64_t bound);     // uniform in [0, bound)
+  uint64_t Random();                   // uniform over 64 bits
+  int64_t RandomBelow(int64_t bound);  // uniform in [0, bound)
   double RandomNormal();
 
   void ProtectInputs();
   void PoisonOutputs();
   // All outputs' bytes, for comparing runs bit for bit.
   std::vector<std::byte> OutputBytes() const;
-  struct Region { float* data; int64_t count; };
+  struct Region {
+    float* data;
+    int64_t count;
+  };
   const std::vector<Region>& outputs() const { return outputs_; }
 
   static constexpr uint32_t kPoison = 0x7fc0de5a;  // a NaN that no kernel produces
@@ -82,8 +87,13 @@ struct ParityOptions {
   Backend backend = Backend::kCpu;
   std::vector<Isa> isas = {};               // empty: every supported one; of the CPU backend
   std::vector<size_t> threads = {1, 2, 3};  // the first is compared with the reference, the others bit for bit with it
-  std::string implementation = {};           // empty: every candidate
+  std::string implementation = {};          // empty: every candidate
   uint64_t seed = 1;
+  // The runs: what tensors hold, and on which side of them the inaccessible page lies.
+  std::vector<std::pair<Fill, Guard>> tensors = {{Fill::kExact, Guard::kEnd},
+                                                 {Fill::kExact, Guard::kBegin},
+                                                 {Fill::kNormal, Guard::kEnd},
+                                                 {Fill::kNormal, Guard::kBegin}};
 };
 
 struct ParityReport {
@@ -103,13 +113,10 @@ std::unique_ptr<Guarded> GuardedScratch(size_t bytes);
 // "" when nothing between the rows of sliced outputs was written, else what was.
 std::string CheckGaps(const TensorStore& store, std::span<const Expected> outputs);
 
+// Runs one candidate once per number of threads on the tensors of `c` and compares; "" when all is right.
 template <class Op>
-std::string CheckOne(const typename Op::Desc& desc, const Context& context, const ParityOptions& options, Fill fill,
-                     Guard guard, double* worst) {
-  TensorStore store(fill, guard, options.seed);
-  Case<Op> c(desc, store);
-  const std::vector<Expected> expected = c.Reference();
-  store.ProtectInputs();
+std::string CheckOne(const typename Op::Desc& desc, const Context& context, const ParityOptions& options,
+                     TensorStore& store, const Case<Op>& c, const std::vector<Expected>& expected, double* worst) {
   std::vector<std::byte> first;
   for (size_t threads : options.threads) {
     Context with = context;
@@ -123,7 +130,8 @@ std::string CheckOne(const typename Op::Desc& desc, const Context& context, cons
       for (const Expected& e : expected) {
         const Comparison comparison = Compare(e);
         *worst = std::max(*worst, comparison.worst);
-        if (!comparison.ok) return (fill == Fill::kExact ? "exact fill: " : "normal fill: ") + comparison.message;
+        if (!comparison.ok)
+          return (store.fill() == Fill::kExact ? "exact fill: " : "normal fill: ") + comparison.message;
       }
       if (std::string gap = CheckGaps(store, expected); !gap.empty()) return gap;
       first = store.OutputBytes();
@@ -134,9 +142,17 @@ std::string CheckOne(const typename Op::Desc& desc, const Context& context, cons
   return "";
 }
 
+// One candidate on one target, to be checked.
+struct Checked {
+  Context context;
+  std::string where, failure;
+};
+
+// The accepted candidates that `options` ask for; the others are counted in `report`.
 template <class Op>
-ParityReport CheckParity(const typename Op::Desc& desc, const ParityOptions& options = {}) {
-  ParityReport report;
+std::vector<Checked> CandidatesToCheck(const typename Op::Desc& desc, const ParityOptions& options,
+                                       ParityReport& report) {
+  std::vector<Checked> checked;
   std::vector<Isa> isas = options.isas.empty() ? SupportedIsas() : options.isas;
   if (options.backend != Backend::kCpu) isas = {Isa::kBest};
   for (Isa isa : isas) {
@@ -159,19 +175,34 @@ ParityReport CheckParity(const typename Op::Desc& desc, const ParityOptions& opt
         continue;
       }
       context.implementation = candidate.name;
-      std::string failure;
-      for (Fill fill : {Fill::kExact, Fill::kNormal}) {
-        if (fill == Fill::kExact && !Case<Op>::Exact(desc)) continue;
-        for (Guard guard : {Guard::kEnd, Guard::kBegin}) {
-          if (failure.empty()) failure = CheckOne<Op>(desc, context, options, fill, guard, &report.worst);
-        }
-      }
-      if (failure.empty()) {
-        ++report.passed;
-      } else {
-        ++report.failed;
-        report.failures.push_back(where + failure);
-      }
+      checked.push_back({context, where, ""});
+    }
+  }
+  return checked;
+}
+
+// The reference runs once per fill and guard, whatever the number of candidates: it is the slowest of them.
+template <class Op>
+ParityReport CheckParity(const typename Op::Desc& desc, const ParityOptions& options = {}) {
+  ParityReport report;
+  std::vector<Checked> checked = CandidatesToCheck<Op>(desc, options, report);
+  for (const auto& [fill, guard] : options.tensors) {
+    if (checked.empty() || (fill == Fill::kExact && !Case<Op>::Exact(desc))) continue;
+    TensorStore store(fill, guard, options.seed);
+    const Case<Op> c(desc, store);
+    const std::vector<Expected> expected = c.Reference();
+    store.ProtectInputs();
+    for (Checked& one : checked) {
+      if (one.failure.empty())
+        one.failure = CheckOne<Op>(desc, one.context, options, store, c, expected, &report.worst);
+    }
+  }
+  for (const Checked& one : checked) {
+    if (one.failure.empty()) {
+      ++report.passed;
+    } else {
+      ++report.failed;
+      report.failures.push_back(one.where + one.failure);
     }
   }
   return report;

@@ -29,6 +29,7 @@ void Conv2d(const Conv2dDesc& d, const Conv2dWeights& weights, const Conv2dTenso
     for (int64_t y = 0; y < oh; ++y) {
       for (int64_t x = 0; x < ow; ++x) {
         for (int64_t o = 0; o < d.oc; ++o) {
+          const int64_t first = o / oc_group * ic_group;  // of the group's input channels
           double sum = d.bias ? Load(weights.bias, d.dtype, o) : 0.0, abs_sum = std::fabs(sum);
           for (int64_t i = 0; i < d.kh; ++i) {
             const int64_t h = y * d.stride_h - d.pad_top + i * d.dilation_h;
@@ -37,7 +38,7 @@ void Conv2d(const Conv2dDesc& d, const Conv2dWeights& weights, const Conv2dTenso
               const int64_t w = x * d.stride_w - d.pad_left + j * d.dilation_w;
               if (w < 0 || w >= d.iw) continue;
               for (int64_t c = 0; c < ic_group; ++c) {
-                const double term = Load(tensors.x, d.dtype, x_index(n, h, w, o / oc_group * ic_group + c)) *
+                const double term = Load(tensors.x, d.dtype, x_index(n, h, w, first + c)) *
                                     Load(weights.w, d.dtype, w_index(o, i, j, c));
                 sum += term;
                 abs_sum += std::fabs(term);

@@ -37,8 +37,7 @@ uint16_t Narrow(double value, int exponent_bits, int mantissa_bits) {
 
 }  // namespace
 
-double Load(const void* data, DType dtype, int64_t i) {
-  if (dtype == DType::kF32) return static_cast<const float*>(data)[i];
+double LoadNarrow(const void* data, DType dtype, int64_t i) {
   const uint16_t bits = static_cast<const uint16_t*>(data)[i];
   return dtype == DType::kBf16 ? Widen(bits, 8, 7) : Widen(bits, 5, 10);
 }

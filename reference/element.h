@@ -8,8 +8,12 @@
 
 namespace lamina::reference {
 
+double LoadNarrow(const void* data, DType dtype, int64_t i);  // bf16 and f16
+
 // Element i of an array of that dtype. Exact: every f32, bf16 and f16 is a double.
-double Load(const void* data, DType dtype, int64_t i);
+inline double Load(const void* data, DType dtype, int64_t i) {
+  return dtype == DType::kF32 ? static_cast<const float*>(data)[i] : LoadNarrow(data, dtype, i);
+}
 
 // Rounds to nearest, ties to even; NaN stays NaN, what is too large becomes infinite.
 void Store(double value, DType dtype, void* data, int64_t i);
