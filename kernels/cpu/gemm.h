@@ -1,8 +1,8 @@
 // The micro-kernels that fully_connected, pointwise convolution, convolution and the attentions' projections run on:
 // one inner loop, "one float of A per row, broadcast, times a few vectors of packed B", and two ways to name the rows.
 //
-// A is read where it lies; B is packed in panels [k][columns of the tile], 64-byte aligned. Every sum runs over k in the
-// same order whatever the tile's height, so results do not depend on how rows are split among tiles or threads.
+// A is read where it lies; B is packed in panels [k][columns of the tile], 64-byte aligned. Every sum runs over k in
+// the same order whatever the tile's height, so results do not depend on how rows are split among tiles or threads.
 #ifndef LAMINA_KERNELS_CPU_GEMM_H_
 #define LAMINA_KERNELS_CPU_GEMM_H_
 
@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "kernels/cpu/activation.h"
 #include "lamina/context.h"
 #include "lamina/types.h"
 
@@ -17,15 +18,21 @@ namespace lamina::cpu {
 
 inline constexpr size_t kMaxTileRows = 8, kMaxTileVectors = 4;
 
-// What becomes of a sum: + residual, activation, + residual. Activations that are clamps happen in registers, the others
-// over the stored tile (activation.h).
+// What becomes of a sum: + residual, activation, + residual. Activations that are clamps happen in registers, the
+// others over the stored tile.
 struct Epilogue {
   float lo = -std::numeric_limits<float>::infinity();
   float hi = std::numeric_limits<float>::infinity();
   Residual residual = Residual::kNone;
-  Activation activation = {};  // kNone when lo and hi say it all
+  Activation activation = {};
+  ActivateFn activate = nullptr;  // null when lo and hi say it all
+
+  bool clamps() const {
+    return lo > -std::numeric_limits<float>::infinity() || hi < std::numeric_limits<float>::infinity();
+  }
+  bool in_registers() const { return residual == Residual::kNone && activate == nullptr; }
 };
-Epilogue MakeEpilogue(const Activation& activation, Residual residual);
+Epilogue MakeEpilogue(Isa isa, const Activation& activation, Residual residual);
 
 // Where a tile's sums start and end.
 struct GemmOutput {
@@ -50,7 +57,8 @@ struct GemmTiles {
   GemmOutput out;
 };
 
-// One row tile whose rows lie anywhere, some taps of some rows on padding: those terms are skipped, not multiplied by 0.
+// One row tile whose rows lie anywhere, some taps of some rows on padding: those terms are skipped, not multiplied by
+// 0.
 struct GemmEdge {
   const float* const* rows = nullptr;  // [taps][height]: kc floats each, null on padding
   const uint8_t* tap_mode = nullptr;   // [taps]: kTapWhole, kTapPartial or kTapEmpty
@@ -63,7 +71,8 @@ inline constexpr uint8_t kTapWhole = 0, kTapPartial = 1, kTapEmpty = 2;
 struct GemmKernel {
   size_t lanes;    // floats of a vector
   size_t rows;     // greatest tile height, <= kMaxTileRows
-  size_t vectors;  // widest tile, <= kMaxTileVectors; panels are vectors * lanes columns, the last one as few vectors as do
+  size_t vectors;  // widest tile, <= kMaxTileVectors; panels are vectors * lanes columns, the last one as few vectors
+                   // as do
   // [height][vectors], height 1..rows, vectors 1..vectors
   void (*tiles[kMaxTileRows + 1][kMaxTileVectors + 1])(const GemmTiles&);
   void (*edge[kMaxTileRows + 1][kMaxTileVectors + 1])(const GemmEdge&);
@@ -72,7 +81,9 @@ const GemmKernel& GetGemmKernel(Isa isa);
 
 // Packed B of n columns and k rows: panel p (columns from p * vectors * lanes) starts at p * vectors * lanes * k and is
 // [k][width], width = vectors * lanes, in the last panel the columns left rounded up to whole vectors, zeros beyond n.
-inline size_t PackedColumns(const GemmKernel& kernel, size_t n) { return (n + kernel.lanes - 1) / kernel.lanes * kernel.lanes; }
+inline size_t PackedColumns(const GemmKernel& kernel, size_t n) {
+  return (n + kernel.lanes - 1) / kernel.lanes * kernel.lanes;
+}
 
 }  // namespace lamina::cpu
 

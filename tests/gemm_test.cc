@@ -1,0 +1,294 @@
+// The GEMM micro-kernels on every SIMD target: every tile, every epilogue, taps and padding, against sums in double.
+// Exact: small integers, whose sums fp32 holds exactly in any order.
+#include "kernels/cpu/gemm.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <optional>
+#include <vector>
+
+#include "harness/guarded.h"
+#include "kernels/cpu/aligned.h"
+#include "reference/activation.h"
+
+namespace lamina::cpu {
+namespace {
+
+using harness::Guard;
+using harness::Guarded;
+
+constexpr float kUntouched = -12345.0f;
+
+// Small nonzero integers, a different sequence for every seed.
+float Integer(size_t i, size_t seed) {
+  const int v = static_cast<int>((i * 2654435761u + seed * 40503u) >> 7) % 8;
+  return static_cast<float>(v < 4 ? v - 4 : v - 3);
+}
+
+struct Problem {
+  size_t rows, vectors, columns;
+  size_t tiles = 1, taps = 1, kc = 1;
+  Activation activation = {};
+  Residual residual = Residual::kNone;
+  bool partial_first = false;  // k in two calls: partial sums stored, then accumulated
+  bool residual_is_c = false;
+  std::vector<bool> padding = {};  // [taps * rows]: Edge with these (tap, row) on padding
+};
+
+// Runs a problem on `kernel` and compares every element; what lies between the rows of c must stay untouched.
+void Check(Isa isa, const Problem& p) {
+  const GemmKernel& kernel = GetGemmKernel(isa);
+  const size_t width = p.vectors * kernel.lanes, m = p.rows * p.tiles, gap = 3, row = p.columns + gap;
+  const size_t a_row = p.taps * p.kc + 2;
+  SCOPED_TRACE(testing::Message() << ToString(isa) << " rows " << p.rows << " vectors " << p.vectors << " columns "
+                                  << p.columns << " tiles " << p.tiles << " taps " << p.taps << " kc " << p.kc
+                                  << " activation " << static_cast<int>(p.activation.kind) << " residual "
+                                  << static_cast<int>(p.residual) << (p.partial_first ? " in two calls" : "")
+                                  << (p.padding.empty() ? "" : " edge"));
+  // a and c end at a guard page; taps lie in reverse order, so that offsets matter.
+  const size_t a_count = (m - 1) * a_row + p.taps * p.kc, c_count = (m - 1) * row + p.columns;
+  Guarded a_memory(a_count * sizeof(float), Guard::kEnd), c_memory(c_count * sizeof(float), Guard::kEnd);
+  Guarded residual_memory(c_count * sizeof(float), Guard::kEnd);
+  float *a = a_memory.as<float>(), *c = c_memory.as<float>(), *residual = residual_memory.as<float>();
+  AlignedBuffer b_memory(p.taps * p.kc * width * sizeof(float) + 64);
+  float* b = b_memory.as<float>();
+  std::vector<float> bias(width, 0.0f);
+  std::vector<ptrdiff_t> tap(p.taps);
+  for (size_t q = 0; q < p.taps; ++q) tap[q] = static_cast<ptrdiff_t>((p.taps - 1 - q) * p.kc);
+  for (size_t i = 0; i < a_count; ++i) a[i] = Integer(i, 1);
+  for (size_t i = 0; i < p.taps * p.kc * width; ++i) b[i] = i % width < p.columns ? Integer(i, 2) : 0.0f;
+  for (size_t j = 0; j < p.columns; ++j) bias[j] = Integer(j, 3);
+  for (size_t i = 0; i < c_count; ++i) residual[i] = Integer(i, 4);
+  if (p.residual_is_c) {
+    std::memcpy(c, residual, c_count * sizeof(float));
+  } else {
+    for (size_t i = 0; i < c_count; ++i) c[i] = kUntouched;
+  }
+  const auto on_padding = [&](size_t q, size_t r) { return !p.padding.empty() && p.padding[q * p.rows + r]; };
+
+  const Epilogue epilogue = MakeEpilogue(isa, p.activation, p.residual);
+  GemmOutput out{.c = c,
+                 .row = static_cast<ptrdiff_t>(row),
+                 .tile = static_cast<ptrdiff_t>(p.rows * row),
+                 .columns = p.columns,
+                 .bias = bias.data(),
+                 .residual = p.residual_is_c ? c : residual,
+                 .residual_row = static_cast<ptrdiff_t>(row),
+                 .residual_tile = static_cast<ptrdiff_t>(p.rows * row),
+                 .epilogue = &epilogue};
+  if (p.padding.empty()) {
+    GemmTiles t{.tiles = p.tiles,
+                .a = a,
+                .a_row = static_cast<ptrdiff_t>(a_row),
+                .a_tile = static_cast<ptrdiff_t>(p.rows * a_row),
+                .tap = tap.data(),
+                .taps = p.taps,
+                .kc = p.kc,
+                .b = b,
+                .out = out};
+    if (p.partial_first) {  // taps 0 .. taps - 2, then the last one
+      t.taps = p.taps - 1;
+      t.out.epilogue = nullptr;
+      kernel.tiles[p.rows][p.vectors](t);
+      t.tap += t.taps;
+      t.b += t.taps * p.kc * width;
+      t.taps = 1;
+      t.out.epilogue = &epilogue;
+      t.out.accumulate = true;
+      t.out.bias = nullptr;
+    }
+    kernel.tiles[p.rows][p.vectors](t);
+  } else {
+    std::vector<const float*> rows;
+    std::vector<uint8_t> mode;
+    for (size_t q = 0; q < p.taps; ++q) {
+      size_t padded = 0;
+      for (size_t r = 0; r < p.rows; ++r) {
+        padded += on_padding(q, r);
+        rows.push_back(on_padding(q, r) ? nullptr : a + r * a_row + tap[q]);
+      }
+      mode.push_back(padded == 0 ? kTapWhole : padded == p.rows ? kTapEmpty : kTapPartial);
+    }
+    kernel.edge[p.rows][p.vectors](
+        {.rows = rows.data(), .tap_mode = mode.data(), .taps = p.taps, .kc = p.kc, .b = b, .out = out});
+  }
+
+  const bool exact = epilogue.activate == nullptr;
+  for (size_t i = 0; i < m; ++i) {
+    for (size_t j = 0; j < row && i * row + j < c_count; ++j) {
+      if (j >= p.columns) {
+        ASSERT_EQ(c[i * row + j], p.residual_is_c ? residual[i * row + j] : kUntouched) << "behind row " << i;
+        continue;
+      }
+      double sum = bias[j];
+      for (size_t q = 0; q < p.taps; ++q) {
+        for (size_t k = 0; k < p.kc && !on_padding(q, i % p.rows); ++k) {
+          sum += double{a[i * a_row + static_cast<size_t>(tap[q]) + k]} * b[(q * p.kc + k) * width + j];
+        }
+      }
+      if (p.residual == Residual::kBeforeActivation) sum += residual[i * row + j];
+      double want = reference::Activate(p.activation, sum);
+      if (p.residual == Residual::kAfterActivation) want += residual[i * row + j];
+      if (exact) {
+        ASSERT_EQ(c[i * row + j], want) << "row " << i << " column " << j;
+      } else {
+        ASSERT_NEAR(c[i * row + j], want, 1e-6 * (std::fabs(want) + 1)) << "row " << i << " column " << j;
+      }
+    }
+  }
+}
+
+constexpr Activation kActivations[] = {
+    {}, {ActivationKind::kRelu}, {ActivationKind::kClamp, -3, 7}, {ActivationKind::kTanh}};
+constexpr Residual kResiduals[] = {Residual::kNone, Residual::kBeforeActivation, Residual::kAfterActivation};
+
+// Calls f(isa, rows, vectors, columns) for every tile, with columns whole, one less and one more than a vector less.
+template <class F>
+void ForEachTile(const F& f) {
+  for (Isa isa : SupportedIsas()) {
+    const GemmKernel& kernel = GetGemmKernel(isa);
+    for (size_t rows = 1; rows <= kernel.rows; ++rows) {
+      for (size_t vectors = 1; vectors <= kernel.vectors; ++vectors) {
+        const size_t width = vectors * kernel.lanes;
+        f(isa, rows, vectors, width);
+        if (kernel.lanes > 1) f(isa, rows, vectors, width - 1);
+        if (kernel.lanes > 2) f(isa, rows, vectors, width - kernel.lanes + 1);
+      }
+    }
+  }
+}
+
+TEST(Gemm, EveryTile) {
+  ForEachTile([](Isa isa, size_t rows, size_t vectors, size_t columns) {
+    for (size_t kc : {0, 1, 2, 17}) {
+      for (size_t tiles : {1, 3}) {
+        Check(isa, {.rows = rows, .vectors = vectors, .columns = columns, .tiles = tiles, .kc = kc});
+      }
+    }
+  });
+}
+
+TEST(Gemm, EveryEpilogue) {
+  ForEachTile([](Isa isa, size_t rows, size_t vectors, size_t columns) {
+    for (const Activation& activation : kActivations) {
+      for (Residual residual : kResiduals) {
+        for (bool in_place : {false, true}) {
+          Check(isa, {.rows = rows,
+                      .vectors = vectors,
+                      .columns = columns,
+                      .tiles = 2,
+                      .kc = 5,
+                      .activation = activation,
+                      .residual = residual,
+                      .residual_is_c = in_place && residual != Residual::kNone});
+        }
+      }
+    }
+  });
+}
+
+TEST(Gemm, TapsAndPartialSums) {
+  ForEachTile([](Isa isa, size_t rows, size_t vectors, size_t columns) {
+    for (bool partial_first : {false, true}) {
+      for (const Activation& activation : kActivations) {
+        Check(isa, {.rows = rows,
+                    .vectors = vectors,
+                    .columns = columns,
+                    .tiles = 2,
+                    .taps = 4,
+                    .kc = 3,
+                    .activation = activation,
+                    .partial_first = partial_first});
+      }
+    }
+  });
+}
+
+TEST(Gemm, EdgesSkipPadding) {
+  ForEachTile([](Isa isa, size_t rows, size_t vectors, size_t columns) {
+    constexpr size_t kTaps = 5;
+    std::vector<bool> padding(kTaps * rows, false);  // tap 0 whole
+    for (size_t r = 0; r < rows; ++r) {
+      padding[1 * rows + r] = true;    // empty
+      padding[2 * rows + r] = r == 0;  // partial (empty when rows = 1)
+      padding[3 * rows + r] = r + 1 == rows;
+      padding[4 * rows + r] = r % 2 == 1;
+    }
+    for (Residual residual : kResiduals) {
+      Check(isa, {.rows = rows,
+                  .vectors = vectors,
+                  .columns = columns,
+                  .taps = kTaps,
+                  .kc = 7,
+                  .activation = {ActivationKind::kRelu6},
+                  .residual = residual,
+                  .padding = padding});
+    }
+  });
+}
+
+TEST(Gemm, HeightDoesNotChangeBits) {
+  for (Isa isa : SupportedIsas()) {
+    const GemmKernel& kernel = GetGemmKernel(isa);
+    const size_t width = kernel.vectors * kernel.lanes, k = 301, m = kernel.rows;
+    AlignedBuffer b_memory(k * width * sizeof(float));
+    float* b = b_memory.as<float>();
+    std::vector<float> a(m * k), bias(width, 0.1f), once(m * width), row_by_row(m * width);
+    for (size_t i = 0; i < a.size(); ++i) a[i] = std::sin(static_cast<float>(i));
+    for (size_t i = 0; i < k * width; ++i) b[i] = std::cos(static_cast<float>(i));
+    const ptrdiff_t tap = 0;
+    GemmTiles t{.tiles = 1,
+                .a = a.data(),
+                .a_row = static_cast<ptrdiff_t>(k),
+                .tap = &tap,
+                .kc = k,
+                .b = b,
+                .out = {.c = once.data(), .row = static_cast<ptrdiff_t>(width), .columns = width, .bias = bias.data()}};
+    kernel.tiles[m][kernel.vectors](t);
+    t.tiles = m;
+    t.a_tile = static_cast<ptrdiff_t>(k);
+    t.out.c = row_by_row.data();
+    t.out.tile = static_cast<ptrdiff_t>(width);
+    kernel.tiles[1][kernel.vectors](t);
+    EXPECT_EQ(std::memcmp(once.data(), row_by_row.data(), once.size() * sizeof(float)), 0) << ToString(isa);
+  }
+}
+
+TEST(Gemm, NanAndInfinityPassThroughClamps) {
+  for (Isa isa : SupportedIsas()) {
+    const GemmKernel& kernel = GetGemmKernel(isa);
+    const size_t width = kernel.lanes;
+    AlignedBuffer b_memory(width * sizeof(float));
+    for (size_t j = 0; j < width; ++j) b_memory.as<float>()[j] = 1.0f;
+    const std::vector<float> bias(width, 0.0f);
+    for (const Residual residual : {Residual::kNone, Residual::kAfterActivation}) {
+      const Epilogue epilogue = MakeEpilogue(isa, {ActivationKind::kRelu6}, residual);
+      for (const float x : {NAN, INFINITY, -INFINITY}) {
+        std::vector<float> c(width), zeros(width, 0.0f);
+        const ptrdiff_t tap = 0;
+        kernel.tiles[1][1]({.tiles = 1,
+                            .a = &x,
+                            .tap = &tap,
+                            .kc = 1,
+                            .b = b_memory.as<float>(),
+                            .out = {.c = c.data(),
+                                    .columns = width,
+                                    .bias = bias.data(),
+                                    .residual = zeros.data(),
+                                    .epilogue = &epilogue}});
+        for (float y : c) {
+          if (std::isnan(x)) {
+            EXPECT_TRUE(std::isnan(y)) << ToString(isa);
+          } else {
+            EXPECT_EQ(y, x > 0 ? 6.0f : 0.0f) << ToString(isa);
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace lamina::cpu
