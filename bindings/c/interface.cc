@@ -1,0 +1,295 @@
+// The functions of lamina/c.h: each translates, calls the C++ interface and keeps exceptions and sentences in.
+#include <cstring>
+#include <new>
+#include <stdexcept>
+
+#include "bindings/c/handle.h"
+#include "lamina/version.h"
+
+// The build passes X(conv2d) X(separable_conv2d) ..: the operators that this library has.
+namespace lamina::c {
+#define X(op) const OperatorType& op##_type();
+LAMINA_EACH_OPERATOR
+#undef X
+}  // namespace lamina::c
+
+struct lamina_pool {
+  std::unique_ptr<lamina::ThreadPool> pool;
+};
+
+namespace lamina::c {
+namespace {
+
+static_assert(int32_t{LAMINA_DEVICE_ERROR} == static_cast<int32_t>(StatusCode::kDeviceError));
+static_assert(int32_t{LAMINA_OUT_OF_MEMORY} == static_cast<int32_t>(StatusCode::kOutOfMemory));
+static_assert(int32_t{LAMINA_F16} == static_cast<int32_t>(DType::kF16));
+static_assert(int32_t{LAMINA_BACKEND_CUDA} == static_cast<int32_t>(Backend::kCuda));
+static_assert(int32_t{LAMINA_ISA_AVX3} == static_cast<int32_t>(Isa::kAvx3));
+static_assert(int32_t{LAMINA_ACCURACY_REDUCED} == static_cast<int32_t>(Accuracy::kReduced));
+
+thread_local std::string last_error;
+thread_local const char* last_error_text = "";
+
+int32_t Fail(int32_t code, std::string_view sentence) {
+  try {
+    last_error = sentence;
+    last_error_text = last_error.c_str();
+  } catch (...) {
+    last_error_text = "out of memory while saying what failed";
+  }
+  return code;
+}
+
+// Runs f, which returns a Status; whatever it throws stays here.
+template <class F>
+int32_t Guard(const F& f) {
+  try {
+    const Status s = f();
+    return s.ok() ? LAMINA_OK : Fail(static_cast<int32_t>(s.code()), s.message());
+  } catch (const std::bad_alloc&) {
+    return Fail(LAMINA_OUT_OF_MEMORY, "out of memory");
+  } catch (const std::length_error&) {  // a container asked for more than any memory holds
+    return Fail(LAMINA_OUT_OF_MEMORY, "out of memory");
+  } catch (const std::exception& e) {
+    return Fail(LAMINA_INTERNAL_ERROR, e.what());
+  } catch (...) {
+    return Fail(LAMINA_INTERNAL_ERROR, "an unknown exception");
+  }
+}
+
+Status MustNotBeNull(const char* what) { return InvalidArgument(std::string(what) + " must not be null"); }
+
+Result<const OperatorType*> TypeOf(const char* desc) {
+  if (desc == nullptr) return MustNotBeNull("desc");
+  std::string_view name(desc);
+  name.remove_prefix(std::min(name.find_first_not_of(" \t\r\n"), name.size()));
+  name = name.substr(0, name.find_first_of(" \t\r\n"));
+  std::string names;
+#define X(op)                                        \
+  if (name == op##_type().name) return &op##_type(); \
+  names += " " #op;
+  LAMINA_EACH_OPERATOR
+#undef X
+  return InvalidArgument("a descriptor's text must begin with an operator, one of" + names + ", got \"" + desc + "\"");
+}
+
+Result<OwnedContext> ContextOf(const lamina_context* given) {
+  OwnedContext owned;
+  if (given == nullptr) return owned;
+  lamina_context c;
+  if (!CopySized(given, sizeof(lamina_context), &c, sizeof(c))) {
+    return InvalidArgument("context: size must be sizeof(lamina_context)=" + std::to_string(sizeof(c)) + ", got " +
+                           std::to_string(c.size));
+  }
+  owned.context.backend = static_cast<Backend>(c.backend);
+  owned.context.isa = static_cast<Isa>(c.isa);
+  owned.context.accuracy = static_cast<Accuracy>(c.accuracy);
+  if (c.pool != nullptr) owned.context.pool = c.pool->pool.get();
+  owned.context.stream = c.stream;
+  if (c.implementation != nullptr) owned.context.implementation = c.implementation;
+  if (c.machine != nullptr) {
+    auto machine = ParseMachine(c.machine);
+    if (!machine.ok()) return machine.status();
+    owned.machine = std::make_shared<const Machine>(std::move(*machine));
+    owned.context.machine = owned.machine.get();
+  }
+  return owned;
+}
+
+class WrappedPool final : public ThreadPool {
+ public:
+  explicit WrappedPool(const lamina_pool_functions& f) : f_(f) {}
+  size_t num_threads() const override { return f_.num_threads(f_.self); }
+  void ParallelFor(size_t count, void (*task)(void*, size_t), void* arg) override {
+    f_.parallel_for(f_.self, count, task, arg);
+  }
+
+ private:
+  lamina_pool_functions f_;
+};
+
+// A question about a prepared operator: value(op) is a Result of the answer.
+template <class T, class F>
+int32_t Ask(const lamina_operator* op, T* answer, const F& value) {
+  return Guard([&]() -> Status {
+    if (op == nullptr) return MustNotBeNull("op");
+    if (answer == nullptr) return MustNotBeNull("the place for the answer");
+    const Result<T> result = value(*op);
+    if (!result.ok()) return result.status();
+    *answer = *result;
+    return {};
+  });
+}
+
+}  // namespace
+}  // namespace lamina::c
+
+using namespace lamina;     // NOLINT: what follows is the border itself
+using namespace lamina::c;  // NOLINT
+
+extern "C" {
+
+const char* lamina_version(void) {
+  static const std::string version(BuildInfo().version);
+  return version.c_str();
+}
+
+const char* lamina_build_info(void) {
+  static const std::string info = ToString(BuildInfo());
+  return info.c_str();
+}
+
+const char* lamina_last_error(void) { return last_error_text; }
+
+int32_t lamina_pool_create(size_t threads, lamina_pool** pool) {
+  return Guard([&]() -> Status {
+    if (pool == nullptr) return MustNotBeNull("pool");
+    *pool = nullptr;
+    auto made = MakeThreadPool(threads);
+    if (!made.ok()) return made.status();
+    *pool = new lamina_pool{std::move(*made)};
+    return {};
+  });
+}
+
+int32_t lamina_pool_wrap(const lamina_pool_functions* functions, lamina_pool** pool) {
+  return Guard([&]() -> Status {
+    if (pool == nullptr) return MustNotBeNull("pool");
+    *pool = nullptr;
+    if (functions == nullptr) return MustNotBeNull("functions");
+    lamina_pool_functions f;
+    if (!CopySized(functions, sizeof(f), &f, sizeof(f))) {
+      return InvalidArgument("pool: size must be sizeof(lamina_pool_functions)=" + std::to_string(sizeof(f)) +
+                             ", got " + std::to_string(f.size));
+    }
+    if (f.num_threads == nullptr || f.parallel_for == nullptr) return MustNotBeNull("num_threads and parallel_for");
+    *pool = new lamina_pool{std::make_unique<WrappedPool>(f)};
+    return {};
+  });
+}
+
+void lamina_pool_destroy(lamina_pool* pool) { delete pool; }
+
+int32_t lamina_tensors(const char* desc, lamina_tensor* tensors, size_t capacity, size_t* count) {
+  return Guard([&]() -> Status {
+    if (count == nullptr) return MustNotBeNull("count");
+    *count = 0;
+    if (capacity > 0) {
+      if (tensors == nullptr) return MustNotBeNull("tensors");
+      if (tensors->size < sizeof(lamina_tensor)) {
+        return InvalidArgument("size of tensors[0] must be sizeof(lamina_tensor)=" +
+                               std::to_string(sizeof(lamina_tensor)) + ", got " + std::to_string(tensors->size));
+      }
+    }
+    const auto type = TypeOf(desc);
+    return type.ok() ? (*type)->describe(desc, tensors, capacity, count) : type.status();
+  });
+}
+
+int32_t lamina_cost_of(const char* desc, lamina_cost* cost) {
+  return Guard([&]() -> Status {
+    if (cost == nullptr) return MustNotBeNull("cost");
+    if (cost->size < sizeof(lamina_cost)) {
+      return InvalidArgument("cost: size must be sizeof(lamina_cost)=" + std::to_string(sizeof(lamina_cost)) +
+                             ", got " + std::to_string(cost->size));
+    }
+    const auto type = TypeOf(desc);
+    if (!type.ok()) return type.status();
+    const auto c = (*type)->cost(desc);
+    if (!c.ok()) return c.status();
+    *cost = {cost->size, c->macs, c->flops(), c->transcendentals, c->params, c->weight_bytes, c->activation_bytes};
+    return {};
+  });
+}
+
+int32_t lamina_candidates(const char* desc, const lamina_context* context,
+                          void (*visit)(void* arg, const lamina_candidate* candidate), void* arg) {
+  return Guard([&]() -> Status {
+    if (visit == nullptr) return MustNotBeNull("visit");
+    const auto type = TypeOf(desc);
+    if (!type.ok()) return type.status();
+    const auto owned = ContextOf(context);
+    if (!owned.ok()) return owned.status();
+    const auto reports = (*type)->candidates(desc, owned->context);
+    if (!reports.ok()) return reports.status();
+    for (const CandidateReport& r : *reports) {
+      const lamina_candidate candidate = {sizeof(lamina_candidate), r.name.c_str(),
+                                          r.accepted ? nullptr : r.reason.c_str(), r.predicted_ns};
+      visit(arg, &candidate);
+    }
+    return {};
+  });
+}
+
+int32_t lamina_prepare(const char* desc, const lamina_tensor* weights, size_t count, const lamina_context* context,
+                       lamina_operator** op) {
+  return Guard([&]() -> Status {
+    if (op == nullptr) return MustNotBeNull("op");
+    *op = nullptr;
+    const auto type = TypeOf(desc);
+    if (!type.ok()) return type.status();
+    const auto owned = ContextOf(context);
+    if (!owned.ok()) return owned.status();
+    auto prepared = (*type)->prepare(desc, weights, count, *owned);
+    if (!prepared.ok()) return prepared.status();
+    *op = prepared->release();
+    return {};
+  });
+}
+
+int32_t lamina_reshape(const lamina_operator* op, const char* desc, lamina_operator** reshaped) {
+  return Guard([&]() -> Status {
+    if (reshaped == nullptr) return MustNotBeNull("reshaped");
+    *reshaped = nullptr;
+    if (op == nullptr) return MustNotBeNull("op");
+    if (desc == nullptr) return MustNotBeNull("desc");
+    auto made = op->Reshape(desc);
+    if (!made.ok()) return made.status();
+    *reshaped = made->release();
+    return {};
+  });
+}
+
+int32_t lamina_run(const lamina_operator* op, const lamina_tensor* tensors, size_t count, void* scratch,
+                   size_t scratch_bytes) {
+  return Guard([&]() -> Status {
+    if (op == nullptr) return MustNotBeNull("op");
+    return op->Run(tensors, count, scratch, scratch_bytes);
+  });
+}
+
+void lamina_destroy(lamina_operator* op) { delete op; }
+
+int32_t lamina_scratch_bytes(const lamina_operator* op, size_t* bytes) {
+  return Ask(op, bytes, [](const lamina_operator& o) -> Result<size_t> { return o.scratch_bytes; });
+}
+
+int32_t lamina_packed_bytes(const lamina_operator* op, size_t* bytes) {
+  return Ask(op, bytes, [](const lamina_operator& o) -> Result<size_t> { return o.packed_bytes; });
+}
+
+int32_t lamina_implementation(const lamina_operator* op, const char** name) {
+  return Ask(op, name, [](const lamina_operator& o) -> Result<const char*> { return o.implementation.c_str(); });
+}
+
+int32_t lamina_descriptor(const lamina_operator* op, const char** desc) {
+  return Ask(op, desc, [](const lamina_operator& o) -> Result<const char*> { return o.desc.c_str(); });
+}
+
+int32_t lamina_explain(const lamina_operator* op, const char** text) {
+  return Ask(op, text, [](const lamina_operator& o) -> Result<const char*> { return o.Explain().c_str(); });
+}
+
+int32_t lamina_prepared_keys_bytes(const lamina_operator* op, size_t* bytes) {
+  return Ask(op, bytes, [](const lamina_operator& o) { return o.PreparedKeysBytes(); });
+}
+
+int32_t lamina_prepare_keys(const lamina_operator* op, const lamina_tensor* tensors, size_t count, void* prepared_keys,
+                            void* scratch, size_t scratch_bytes) {
+  return Guard([&]() -> Status {
+    if (op == nullptr) return MustNotBeNull("op");
+    return op->PrepareKeys(tensors, count, prepared_keys, scratch, scratch_bytes);
+  });
+}
+
+}  // extern "C"
