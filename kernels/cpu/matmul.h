@@ -43,7 +43,7 @@ struct MatMulArgs {
   const float* residual = nullptr;  // [m, n], rows residual_stride apart; read only when residual_kind says so
   int64_t residual_stride = 0;
   Residual residual_kind = Residual::kNone;
-  Activation activation;
+  Activation activation = {};
 };
 
 // Allocates nothing. Same bits for every number of threads. Runs serially when called from within a task.
