@@ -13,5 +13,6 @@
 #include "lamina/status.h"
 #include "lamina/types.h"
 #include "lamina/version.h"
+#include "lamina/weights.h"
 
 #endif  // LAMINA_LAMINA_H_
