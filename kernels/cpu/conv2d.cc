@@ -1,8 +1,13 @@
 // conv2d on the CPU: its candidates.
+#include "kernels/cpu/conv2d_candidates.h"
 #include "kernels/operators/backends.h"
 
 namespace lamina::cpu {
 
-CandidateList<Conv2d> Conv2dCandidates() { return {}; }
+CandidateList<Conv2d> Conv2dCandidates() {
+  static const Candidate<Conv2d> kCandidates[] = {PointwiseConv2d(), PointwisePlanesConv2d(), ImplicitGemmConv2d(),
+                                                  TransposedGemmConv2d()};
+  return kCandidates;
+}
 
 }  // namespace lamina::cpu

@@ -1,0 +1,24 @@
+// conv2d's candidates on the CPU, each in a file of its own, kernels/cpu/conv2d_<name>.cc.
+#ifndef LAMINA_KERNELS_CPU_CONV2D_CANDIDATES_H_
+#define LAMINA_KERNELS_CPU_CONV2D_CANDIDATES_H_
+
+#include "kernels/operators/candidate.h"
+#include "lamina/conv2d.h"
+
+namespace lamina::cpu {
+
+Candidate<Conv2d> PointwiseConv2d();        // 1x1 in nhwc: a matrix product over all pixels
+Candidate<Conv2d> PointwisePlanesConv2d();  // 1x1 in nchw: weights times packed columns of the planes
+Candidate<Conv2d> ImplicitGemmConv2d();     // every problem in nhwc
+Candidate<Conv2d> TransposedGemmConv2d();   // every problem in nchw: implicit GEMM between two transposes
+
+// Why the CPU path takes none of its problems yet, or "": it computes in fp32.
+inline std::string RefuseType(const Conv2dDesc& d) {
+  return d.dtype == DType::kF32 ? "" : "only dtype=f32 is computed on the CPU";
+}
+// The channels that lie between pixels (nhwc) or the floats between images (nchw).
+inline int64_t StrideOr(int64_t asked, int64_t dense) { return asked != 0 ? asked : dense; }
+
+}  // namespace lamina::cpu
+
+#endif  // LAMINA_KERNELS_CPU_CONV2D_CANDIDATES_H_

@@ -1,0 +1,107 @@
+// Convolution by implicit GEMM, the part that all of its candidates share: how output pixels of an image in nhwc are
+// cut into row tiles of the GEMM micro-kernels, and where their rows lie. Internal to kernels/cpu/conv2d*.cc.
+//
+// m = output pixels, n = output channels of a group, k = kh * kw * input channels of a group, in this order.
+#ifndef LAMINA_KERNELS_CPU_CONV2D_TILES_H_
+#define LAMINA_KERNELS_CPU_CONV2D_TILES_H_
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "kernels/cpu/gemm.h"
+#include "kernels/cpu/matmul.h"
+#include "lamina/conv2d.h"
+#include "lamina/machine.h"
+
+namespace lamina::cpu {
+
+inline int64_t DivUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// A run of rows cut into as few tiles as can be, of heights that differ by at most one.
+struct Cut {
+  int64_t tiles, height, higher;  // the first `higher` tiles are one row higher than `height`
+  Cut(int64_t rows, int64_t most) : tiles(DivUp(rows, most)), height(rows / tiles), higher(rows % tiles) {}
+  // The tiles' time in units of one row's: below four rows the products of a step no longer hide the loads of B and the
+  // latency of the sums before them.
+  int64_t cost() const {
+    return higher * std::max<int64_t>(height + 1, 4) + (tiles - higher) * std::max<int64_t>(height, 4);
+  }
+};
+
+// Of the FMA peak in the loop over k, and a tile's beginning and end.
+inline constexpr double kLoopEfficiency = 0.96, kTileNs = 25;
+
+// The weights of one group each, k x n in panels, shared by all that are reshaped from one.
+using PackedFilter = std::vector<PackedMatrix>;
+Result<std::shared_ptr<const PackedFilter>> PackFilter(const Conv2dDesc& desc, const Conv2dWeights& weights, Isa isa);
+size_t PackedBytes(const PackedFilter& filter);
+
+// One panel of packed weights.
+struct FilterPanel {
+  size_t first = 0, columns = 0;  // output channels within the group
+  size_t vectors = 0;
+  const float* b = nullptr;     // [k][vectors * lanes]
+  const float* bias = nullptr;  // [vectors * lanes]
+};
+size_t CountPanels(const GemmKernel& kernel, int64_t oc_group);
+FilterPanel PanelOf(const GemmKernel& kernel, const PackedMatrix& matrix, size_t panel);
+
+// What one call computes: output rows [first_row, last_row) of one image, all their pixels, one panel of one group.
+struct ConvRows {
+  const float* x = nullptr;  // column 0, first channel of the group, of image row `x_row`
+  int64_t x_row = 0;
+  int64_t first_row = 0, last_row = 0;
+  FilterPanel panel;
+  float* y = nullptr;  // first_row's pixel 0, first channel of the panel
+  ptrdiff_t y_pixel = 0;
+  const float* residual = nullptr;  // likewise
+  ptrdiff_t residual_pixel = 0;
+  const Epilogue* epilogue = nullptr;
+};
+
+// The tiles of a problem. Immutable; rebuilt in microseconds for another image size.
+class ConvTiles {
+ public:
+  // x_pixel: floats from pixel to pixel of the input that Run will be given; its rows are iw * x_pixel apart.
+  ConvTiles(const Conv2dDesc& desc, int64_t x_pixel, const GemmKernel& kernel);
+
+  // `table`: table_bytes() of scratch, aligned to pointers.
+  void Run(const ConvRows& rows, std::byte* table) const;
+  size_t table_bytes() const;
+
+  // Output rows whose pixels are tiled as one run: 1, or all of them where tiles that end at the row's end would be
+  // low.
+  int64_t run_rows() const { return run_rows_; }
+  // Nanoseconds for all images and groups, without what must be moved between layouts.
+  double PredictNs(const Machine& machine, Isa isa, int threads) const;
+  // Input rows [first, last) that output rows [first_row, last_row) read; empty (0, 0) where they see only padding.
+  struct Range {
+    int64_t first = 0, last = 0;
+  };
+  Range InputRows(int64_t first_row, int64_t last_row) const;
+
+ private:
+  Range ValidTaps(int64_t oh) const;  // the kernel rows that lie inside the image
+  void RunPixels(const ConvRows& rows, int64_t first_row, int64_t last_row, std::byte* table) const;
+  void RunInterior(const ConvRows& rows, int64_t oh, int64_t ow, size_t height, size_t tiles,
+                   const GemmOutput& out) const;
+  void RunEdge(const ConvRows& rows, int64_t oh, int64_t ow, size_t height, const GemmOutput& out,
+               std::byte* table) const;
+
+  Conv2dDesc desc_;
+  const GemmKernel* kernel_;
+  int64_t oh_, ow_, ic_group_, x_pixel_;
+  int64_t interior_first_, interior_last_;  // output columns all of whose taps lie inside the image
+  int64_t run_rows_ = 1;
+  // Taps of one kernel row lie next to each other in memory when the dilation is 1 and pixels are dense: then the kw
+  // taps of an interior tile are one.
+  size_t taps_per_row_ = 1, tap_floats_ = 1;
+  std::vector<ptrdiff_t> taps_;  // interior tiles', from the first valid kernel row
+};
+
+}  // namespace lamina::cpu
+
+#endif  // LAMINA_KERNELS_CPU_CONV2D_TILES_H_
