@@ -40,11 +40,12 @@ struct Border<MultiHeadAttention> {
     const Extents k = Heads(d.layout, d.batch, d.seqlen_kv, d.kv_heads(), d.head_dim, d.k);
     const Extents v = Heads(d.layout, d.batch, d.seqlen_kv, d.kv_heads(), d.v_dim(), d.v);
     if (d.projections) {
-      s.Input("x", t.x, d.dtype, Dense({d.batch, d.seqlen_q, d.model_dim}));
+      s.Input("x", t.x, d.dtype, Rows({d.batch, d.seqlen_q, d.model_dim}, d.x_stride));
       if (d.memory_dim) {
-        s.Input("memory", t.memory, d.dtype, Dense({d.batch, d.seqlen_kv, d.memory_dim}), Slots::kOptional);
+        s.Input("memory", t.memory, d.dtype, Rows({d.batch, d.seqlen_kv, d.memory_dim}, d.memory_stride),
+                Slots::kOptional);
       }
-      s.Output("y", t.y, d.dtype, Dense({d.batch, d.seqlen_q, d.model_dim}));
+      s.Output("y", t.y, d.dtype, Rows({d.batch, d.seqlen_q, d.model_dim}, d.y_stride));
       s.Output("k_cache", t.k_cache, d.dtype, k, Slots::kOptional);
       s.Output("v_cache", t.v_cache, d.dtype, v, Slots::kOptional);
       s.Number("position", t.position);

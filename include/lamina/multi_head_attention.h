@@ -3,8 +3,9 @@
 //   s[i, j]  = softcap(scale * q[i] . k[j]) + bias[i, j] + alibi_slope[h] * (j - i')      softcap(x) = c * tanh(x / c)
 //   keep j   where j < key_length, mask[i, j], causal: j <= i', window: i' - window_left <= j <= i' + window_right
 //   o[i]     = sum_j softmax_j(s[i, :])[j] * v[j],     lse[i] = log(sum_j exp(s[i, j])), the natural logarithm
-// with i' = i (causal none and top-left) or i + key_length - seqlen_q (bottom-right). A query with no key left gives zeros
-// and lse -inf; keys and values that are not kept are never multiplied, so a NaN there cannot leak.
+// with i' = i (causal none and top-left) or i + key_length - seqlen_q (bottom-right). A score of -inf, from a bias of -inf
+// say, is as one that is not kept. A query with no key left gives zeros and lse -inf; what lies in a key or value that is
+// not kept has no influence, be it NaN.
 #ifndef LAMINA_MULTI_HEAD_ATTENTION_H_
 #define LAMINA_MULTI_HEAD_ATTENTION_H_
 
@@ -46,18 +47,25 @@ struct MultiHeadAttentionDesc {
   bool alibi = false;    // slopes [num_heads]
   float softcap = 0.0f;  // 0 = none
   AttentionLayout layout = AttentionLayout::kBshd;
-  AttentionStrides q = {}, k = {}, v = {}, o = {};
+  AttentionStrides q = {}, k = {}, v = {}, o = {};  // with projections k and v are the caches', q and o stay 0
   DType dtype = DType::kF32;
 
   // The layer with its projections: x -> q, and x (or memory) -> k, v, then attention, then wo. num_heads * head_dim need
-  // not be model_dim.
+  // not be model_dim. In self-attention seqlen_kv is the rows that the caches hold, at least seqlen_q.
   bool projections = false;
-  int64_t model_dim = 0;         // channels of x and of y
-  int64_t memory_dim = 0;        // cross-attention: channels of `memory`; 0 = self-attention, k and v come from x
-  bool projection_bias = true;   // bq, bk, bv, bo
+  int64_t model_dim = 0;        // channels of x and of y
+  int64_t memory_dim = 0;       // cross-attention: channels of `memory`; 0 = self-attention, k and v come from x
+  bool projection_bias = true;  // bq, bk, bv, bo
+  int64_t x_stride = 0, memory_stride = 0, y_stride = 0;  // elements from row to row; 0 = dense
 
   int64_t kv_heads() const { return num_kv_heads ? num_kv_heads : num_heads; }
   int64_t v_dim() const { return value_dim ? value_dim : head_dim; }
+  LAMINA_API float score_scale() const;  // scale, or what its 0 stands for
+  // q, k, v and o with their zeros filled in.
+  LAMINA_API AttentionStrides q_strides() const;
+  LAMINA_API AttentionStrides k_strides() const;
+  LAMINA_API AttentionStrides v_strides() const;
+  LAMINA_API AttentionStrides o_strides() const;
   LAMINA_API Status Validate() const;
   bool operator==(const MultiHeadAttentionDesc&) const = default;
 };
@@ -89,8 +97,8 @@ struct MultiHeadAttentionTensors {
   const void* memory = nullptr;  // cross-attention: [batch, seqlen_kv, memory_dim]; null: the caches hold its k and v already
   void* y = nullptr;             // [batch, seqlen_q, model_dim]
   // k's and v's shape: where new rows are written and all rows are read. Self-attention writes seqlen_q rows from
-  // `position` on; keys before them must be there. Null (then position must be 0, and seqlen_kv = seqlen_q in
-  // self-attention): scratch serves.
+  // `position` on and needs those before; cross-attention writes every row, at position 0. Both null (then position must
+  // be 0, and seqlen_kv = seqlen_q in self-attention): scratch serves.
   void* k_cache = nullptr;
   void* v_cache = nullptr;
   int64_t position = 0;
