@@ -139,6 +139,10 @@ struct Scaler {
     Image(d);
     if (depthwise) d.groups = d.ic;
   }
+  void operator()(FullyConnectedDesc& d) {
+    d.ic = Channels(d.ic);
+    d.oc = Channels(d.oc);
+  }
 };
 
 }  // namespace

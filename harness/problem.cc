@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "harness/conv2d.h"
+#include "harness/fully_connected.h"
 
 namespace lamina::harness {
 namespace {
@@ -13,6 +14,10 @@ struct OperatorOf;
 template <>
 struct OperatorOf<Conv2dDesc> {
   using type = Conv2d;
+};
+template <>
+struct OperatorOf<FullyConnectedDesc> {
+  using type = FullyConnected;
 };
 
 // Elements of x and y of those operators that are one layer of a chain; {0, 0} of the others.

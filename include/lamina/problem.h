@@ -9,11 +9,12 @@
 #include "lamina/conv2d.h"
 #include "lamina/cost.h"
 #include "lamina/export.h"
+#include "lamina/fully_connected.h"
 #include "lamina/status.h"
 
 namespace lamina {
 
-using Problem = std::variant<Conv2dDesc>;
+using Problem = std::variant<Conv2dDesc, FullyConnectedDesc>;
 
 // Reads any descriptor's text; its first word says which operator. Reads only: ValidateProblem judges the values.
 LAMINA_API Result<Problem> ParseProblem(std::string_view text);

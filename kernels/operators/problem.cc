@@ -20,7 +20,7 @@ Result<Problem> ParseAs(std::string_view text) {
   return Problem(*desc);
 }
 
-constexpr Reader kReaders[] = {{"conv2d", ParseAs<ParseConv2d>}};
+constexpr Reader kReaders[] = {{"conv2d", ParseAs<ParseConv2d>}, {"fully_connected", ParseAs<ParseFullyConnected>}};
 static_assert(std::size(kReaders) == std::variant_size_v<Problem>, "every operator needs its reader");
 
 }  // namespace
