@@ -5,7 +5,7 @@
 namespace lamina::cpu {
 
 CandidateList<Conv2d> Conv2dCandidates() {
-  static const Candidate<Conv2d> kCandidates[] = {PointwiseConv2d(), PointwisePlanesConv2d(), ImplicitGemmConv2d(),
+  static const Candidate<Conv2d> kCandidates[] = {DepthwiseConv2d(), PointwiseConv2d(), PointwisePlanesConv2d(), ImplicitGemmConv2d(),
                                                   TransposedGemmConv2d()};
   return kCandidates;
 }

@@ -1,0 +1,292 @@
+// The depthwise step: cuts an image into tiles, hands each to a micro-kernel of dwconv.h.
+//
+// Direct tiles are as many rows as the kernel takes at once and all columns, or 8 of them where one vector of channels
+// would push out of L1 what the next one wants of the same pages and lines (112x112x32: 165 us in whole rows, 121 us in
+// 8 columns; 56x56x128: 178 and 146; Emerald Rapids, AVX-512, 2026-11-23). Copied tiles are as many rows as a block of
+// 96 KiB holds, so that few rows are copied twice.
+#include "kernels/cpu/depthwise.h"
+
+#include <cstring>
+#include <string>
+
+#include "lamina/machine.h"
+
+namespace lamina::cpu {
+namespace {
+
+constexpr int64_t kCopiedColumns = 64;
+constexpr int64_t kBlockBytes = 96 << 10;
+alignas(64) constexpr float kZeros[kMaxDwConvLanes] = {};
+
+size_t RoundToLine(int64_t bytes) { return static_cast<size_t>((bytes + 63) / 64 * 64); }
+
+}  // namespace
+
+Result<std::shared_ptr<const PackedDepthwise>> PackedDepthwise::Pack(Isa isa, int64_t oc, int64_t taps, const float* w,
+                                                                     const float* bias) {
+  const int64_t lanes = static_cast<int64_t>(GetDwConvKernel(isa).lanes), vectors = (oc + lanes - 1) / lanes;
+  auto packed = std::make_shared<PackedDepthwise>();
+  packed->vector_floats_ = (taps + 1) * lanes;
+  const size_t bytes = static_cast<size_t>(vectors * packed->vector_floats_) * sizeof(float);
+  packed->buffer_ = AlignedBuffer(bytes);
+  if (packed->buffer_.data() == nullptr) {
+    return Status{StatusCode::kOutOfMemory, "no memory for " + std::to_string(bytes) + " bytes of packed weights"};
+  }
+  float* out = packed->buffer_.as<float>();
+  for (int64_t v = 0; v < vectors; ++v) {
+    for (int64_t tap = 0; tap <= taps; ++tap) {
+      for (int64_t c = v * lanes; c < (v + 1) * lanes; ++c) {
+        const bool is_bias = tap == taps;
+        *out++ = c >= oc || (is_bias && bias == nullptr) ? 0.0f : is_bias ? bias[c] : w[c * taps + tap];
+      }
+    }
+  }
+  return std::shared_ptr<const PackedDepthwise>(std::move(packed));
+}
+
+DepthwiseStep::DepthwiseStep(const DepthwiseShape& shape, Layout x_layout, Layout y_layout, const Context& context,
+                             std::shared_ptr<const PackedDepthwise> weights)
+    : shape_(shape),
+      kernel_(&GetDwConvKernel(context.isa)),
+      slide_(
+          FindSlide(*kernel_, shape.kh, shape.kw, shape.stride_h, shape.stride_w, shape.dilation_h, shape.dilation_w)),
+      transpose_(&GetTransposeKernel(context.isa)),
+      epilogue_(MakeEpilogue(context.isa, shape.activation, shape.residual)),
+      weights_(std::move(weights)),
+      x_direct_(slide_ != nullptr && x_layout == Layout::kNhwc && shape.multiplier() == 1),
+      y_direct_(y_layout == Layout::kNhwc && epilogue_.activate == nullptr) {
+  const int64_t lanes = static_cast<int64_t>(kernel_->lanes), vector_bytes = lanes * int64_t{4};
+  const int64_t step = slide_ != nullptr ? static_cast<int64_t>(slide_->rows) : 1;
+  vectors_ = (shape.oc + lanes - 1) / lanes;
+  if (x_direct_) {
+    rows_ = step;
+    const int64_t column_bytes = InputRows(rows_) * shape.stride_w * shape.ic * int64_t{4};
+    const int64_t chunk = shape.kw <= 3 ? 8 : 16;  // a chunk takes kw - stride columns of its neighbour again
+    const int64_t l1 = context.machine->l1.bytes;
+    const bool cut = shape.ow * column_bytes > l1 && chunk * column_bytes <= l1 / 2;
+    columns_ = std::min<int64_t>(shape.ow, cut ? chunk : 256);
+  } else {
+    // At least as much as the kernel's own extent, so that neighbours copy no pixel more than twice.
+    columns_ = std::min(shape.ow, std::max(kCopiedColumns, (shape.kw - 1) * shape.dilation_w));
+    const int64_t row_bytes = InputColumns(columns_) * vector_bytes;
+    const int64_t rows = std::max((kBlockBytes / row_bytes - InputRows(1)) / shape.stride_h + 1,
+                                  (shape.kh - 1) * shape.dilation_h / shape.stride_h);
+    rows_ = std::min(std::max<int64_t>(rows / step, 1), (shape.oh + step - 1) / step) * step;
+  }
+  x_bytes_ = RoundToLine(InputRows(rows_) * InputColumns(columns_) * vector_bytes);
+  y_bytes_ = RoundToLine(rows_ * columns_ * vector_bytes);
+}
+
+int64_t DepthwiseStep::InputColumns(int64_t columns) const {
+  constexpr int64_t kTile = kDwConvTapColumns;
+  const int64_t computed = slide_ != nullptr ? columns : (columns + kTile - 1) / kTile * kTile;
+  return (computed - 1) * shape_.stride_w + (shape_.kw - 1) * shape_.dilation_w + 1;
+}
+
+void DepthwiseStep::Run(const Images& images, const Part& part, std::byte* scratch) const {
+  const int64_t lanes = static_cast<int64_t>(kernel_->lanes);
+  int64_t direct = 0;  // vectors that one call takes side by side: whole ones, nothing copied
+  if (x_direct_ && y_direct_) {
+    direct = std::min(images.x.channels, images.y.channels);
+    if (shape_.residual != Residual::kNone) direct = std::min(direct, images.residual.channels);
+    direct = std::min(direct / lanes, part.vector_end);
+  }
+  for (int64_t row = part.row_begin; row < part.row_end; row += rows_) {
+    const int64_t rows = std::min(rows_, part.row_end - row);
+    for (int64_t column = 0; column < shape_.ow; column += columns_) {
+      const int64_t columns = std::min(columns_, shape_.ow - column);
+      for (int64_t v = part.vector_begin, vectors; v < part.vector_end; v += vectors) {
+        const int64_t channel = v * lanes;
+        vectors = std::max<int64_t>(direct - v, 1);
+        RunTile(images, {row, rows, column, columns, v, vectors, channel, std::min(lanes, shape_.oc - channel)},
+                scratch);
+      }
+    }
+  }
+}
+
+void DepthwiseStep::RunTile(const Images& images, const Tile& tile, std::byte* scratch) const {
+  const int64_t lanes = static_cast<int64_t>(kernel_->lanes), end = tile.channel + lanes;
+  const bool has_residual = shape_.residual != Residual::kNone;
+  const bool x_whole = end <= images.x.channels;
+  const bool y_whole = end <= images.y.channels && (!has_residual || end <= images.residual.channels);
+  const bool tails = slide_ != nullptr && kernel_->tails;
+  const bool x_here = x_direct_ && (x_whole || tails), y_here = y_direct_ && (y_whole || tails);
+  float* const x_block = reinterpret_cast<float*>(scratch);
+  float* const y_block = reinterpret_cast<float*>(scratch + x_bytes_);
+  float* const residual_block = reinterpret_cast<float*>(scratch + x_bytes_ + y_bytes_);
+
+  DwConvOutput out;
+  out.lo = epilogue_.lo;
+  out.hi = epilogue_.hi;
+  out.columns = static_cast<size_t>(tile.columns);
+  if (y_here) {
+    out.y = images.y.at(tile.row, tile.column, tile.channel);
+    out.y_row = images.y.row;
+    out.y_col = images.y.pixel;
+  } else {
+    out.y = y_block;
+    out.y_row = tile.columns * lanes;
+    out.y_col = lanes;
+  }
+  // After an activation that is no clamp, the residual is added by it.
+  const bool activation_adds = epilogue_.activate != nullptr && shape_.residual == Residual::kAfterActivation;
+  if (has_residual) {
+    out.residual_after = shape_.residual == Residual::kAfterActivation;
+    if (y_here) {
+      out.residual = images.residual.at(tile.row, tile.column, tile.channel);
+      out.residual_row = images.residual.row;
+      out.residual_col = images.residual.pixel;
+    } else {
+      LoadResidual(images.residual, tile, residual_block);
+      out.residual = activation_adds ? nullptr : residual_block;
+      out.residual_row = out.y_row;
+      out.residual_col = out.y_col;
+    }
+  }
+  if (!x_here) LoadInput(images.x, tile, x_block);
+  if (slide_ != nullptr) {
+    const bool part = (x_here && !x_whole) || (y_here && !y_whole);
+    RunSlide(images.x, x_here ? nullptr : x_block, tile, static_cast<size_t>(part ? tile.channels : lanes), out);
+  } else {
+    RunTaps(x_block, tile, out);
+  }
+  if (y_here) return;
+  if (epilogue_.activate != nullptr) {
+    epilogue_.activate(epilogue_.activation, y_block, activation_adds ? residual_block : nullptr,
+                       static_cast<size_t>(tile.rows * tile.columns * lanes));
+  }
+  StoreOutput(y_block, tile, images.y);
+}
+
+// x_block null: from x itself.
+void DepthwiseStep::RunSlide(const ImageView<const float>& x, const float* x_block, const Tile& tile, size_t lanes,
+                             const DwConvOutput& out) const {
+  const int64_t block_columns = InputColumns(tile.columns), vector = static_cast<int64_t>(kernel_->lanes);
+  const int64_t step = static_cast<int64_t>(slide_->rows), stride = slide_->stride,
+                first = tile.column * stride - shape_.pad_left;
+  const float* rows[kMaxDwConvInputRows];
+  ptrdiff_t steps[kMaxDwConvInputRows];
+  DwConvRows a;
+  a.x = rows;
+  a.x_col = steps;
+  a.w = weights_->vector(tile.vector);
+  a.vectors = static_cast<size_t>(tile.vectors);
+  a.channels = lanes;
+  a.out = out;
+  const int64_t from = std::clamp<int64_t>(first, 0, shape_.iw);  // the first column of x that the tile reads
+  a.iw = x_block != nullptr ? block_columns : shape_.iw - from;
+  a.pad_left = x_block != nullptr ? 0 : std::max<int64_t>(0, -first);
+  for (int64_t b = 0; b < tile.rows; b += step) {
+    const int64_t live = std::min(step, tile.rows - b), needed = InputRows(live),
+                  top = (tile.row + b) * stride - shape_.pad_top;
+    for (int64_t i = 0; i < InputRows(step); ++i) {
+      const bool inside = i < needed && (x_block != nullptr || (top + i >= 0 && top + i < shape_.ih));
+      rows[i] = !inside              ? kZeros
+                : x_block != nullptr ? x_block + (b * stride + i) * block_columns * vector
+                                     : x.at(top + i, from, tile.channel);
+      steps[i] = !inside ? 0 : x_block != nullptr ? vector : x.pixel;
+    }
+    a.out.rows = static_cast<size_t>(live);
+    a.out.y = out.y + b * out.y_row;
+    if (out.residual != nullptr) a.out.residual = out.residual + b * out.residual_row;
+    slide_->run(a);
+  }
+}
+
+void DepthwiseStep::RunTaps(const float* x_block, const Tile& tile, const DwConvOutput& out) const {
+  const ptrdiff_t pixel = static_cast<ptrdiff_t>(kernel_->lanes), row = InputColumns(tile.columns) * pixel;
+  DwConvTaps a;
+  a.x = x_block;
+  a.x_row = shape_.stride_h * row;
+  a.x_col = shape_.stride_w * pixel;
+  a.tap_row = shape_.dilation_h * row;
+  a.tap_col = shape_.dilation_w * pixel;
+  a.kh = static_cast<size_t>(shape_.kh);
+  a.kw = static_cast<size_t>(shape_.kw);
+  a.w = weights_->vector(tile.vector);
+  a.out = out;
+  a.out.rows = static_cast<size_t>(tile.rows);
+  kernel_->taps(a);
+}
+
+void DepthwiseStep::LoadInput(const ImageView<const float>& x, const Tile& tile, float* block) const {
+  const int64_t lanes = static_cast<int64_t>(kernel_->lanes), multiplier = shape_.multiplier();
+  const int64_t channel = tile.channel / multiplier;
+  const int64_t channels = (tile.channel + tile.channels - 1) / multiplier - channel + 1;
+  int32_t lane[kMaxDwConvLanes];
+  for (int64_t l = 0; l < lanes; ++l) lane[l] = static_cast<int32_t>((tile.channel + l) / multiplier - channel);
+  const int64_t rows = InputRows(tile.rows), columns = InputColumns(tile.columns);
+  const int64_t top = tile.row * shape_.stride_h - shape_.pad_top,
+                left = tile.column * shape_.stride_w - shape_.pad_left;
+  const int64_t begin = std::clamp<int64_t>(-left, 0, columns), end = std::clamp(shape_.iw - left, begin, columns);
+  const auto clear = [&](float* to, int64_t pixels) {
+    std::memset(to, 0, static_cast<size_t>(pixels * lanes) * sizeof(float));
+  };
+  for (int64_t i = 0; i < rows; ++i, block += columns * lanes) {
+    if (top + i < 0 || top + i >= shape_.ih || begin == end) {
+      clear(block, columns);
+      continue;
+    }
+    clear(block, begin);
+    clear(block + end * lanes, columns - end);
+    const float* from = x.at(top + i, left + begin, channel);
+    float* to = block + begin * lanes;
+    const size_t pixels = static_cast<size_t>(end - begin);
+    if (x.nhwc) {
+      kernel_->load_block(from, x.pixel, pixels, static_cast<size_t>(channels), lane, to);
+      continue;
+    }
+    transpose_->transpose(static_cast<size_t>(channels), pixels, from, x.channel, to, lanes);
+    if (multiplier > 1) kernel_->load_block(to, lanes, pixels, static_cast<size_t>(channels), lane, to);
+  }
+}
+
+void DepthwiseStep::LoadResidual(const ImageView<const float>& residual, const Tile& tile, float* block) const {
+  const int64_t lanes = static_cast<int64_t>(kernel_->lanes);
+  const size_t pixels = static_cast<size_t>(tile.columns), channels = static_cast<size_t>(tile.channels);
+  int32_t lane[kMaxDwConvLanes];
+  for (int64_t l = 0; l < lanes; ++l) lane[l] = static_cast<int32_t>(l);
+  for (int64_t r = 0; r < tile.rows; ++r, block += tile.columns * lanes) {
+    const float* from = residual.at(tile.row + r, tile.column, tile.channel);
+    if (residual.nhwc) {
+      kernel_->load_block(from, residual.pixel, pixels, channels, lane, block);
+    } else {
+      transpose_->transpose(channels, pixels, from, residual.channel, block, lanes);
+    }
+  }
+}
+
+void DepthwiseStep::StoreOutput(const float* block, const Tile& tile, const ImageView<float>& y) const {
+  const int64_t lanes = static_cast<int64_t>(kernel_->lanes);
+  const size_t pixels = static_cast<size_t>(tile.columns), channels = static_cast<size_t>(tile.channels);
+  for (int64_t r = 0; r < tile.rows; ++r, block += tile.columns * lanes) {
+    float* to = y.at(tile.row + r, tile.column, tile.channel);
+    if (y.nhwc) {
+      kernel_->store_block(block, pixels, channels, to, y.pixel);
+    } else {
+      transpose_->transpose(pixels, channels, block, lanes, to, y.channel);
+    }
+  }
+}
+
+double PredictDepthwise(const DepthwiseShape& s, Layout layout, int64_t n, const Context& context) {
+  const Machine& machine = *context.machine;
+  const DwConvKernel& kernel = GetDwConvKernel(context.isa);
+  const int threads = static_cast<int>(context.pool->num_threads());
+  const auto lanes = static_cast<int64_t>(kernel.lanes), channels = (s.oc + lanes - 1) / lanes * lanes;
+  const bool slides = FindSlide(kernel, s.kh, s.kw, s.stride_h, s.stride_w, s.dilation_h, s.dilation_w) != nullptr;
+  const double outputs = static_cast<double>(n * s.oh * s.ow * channels);
+  // Beside its taps an output vector costs its store and limits, and its part of loads and moves: as much as 4 taps
+  // more when it slides, a load for every tap otherwise. A copy of x or y costs as much as 4 taps each, a transpose 12.
+  const double taps = static_cast<double>(s.taps()), copied = layout == Layout::kNhwc ? 4 : 12;
+  double work = slides ? taps * 1.15 + 4 : taps * 2 + 4;
+  const double inputs_per_output = static_cast<double>(s.ih * s.iw) / static_cast<double>(s.oh * s.ow);
+  if (!slides || layout == Layout::kNchw || s.multiplier() > 1) work += copied * inputs_per_output;
+  if (layout == Layout::kNchw) work += copied;
+  const double compute = 2 * outputs * work / machine.Gflops(context.isa, threads);
+  const int64_t bytes = 4 * n * (s.ih * s.iw * s.ic + s.oh * s.ow * s.oc);
+  return std::max(compute, static_cast<double>(bytes) / machine.Gbps(bytes, threads));
+}
+
+}  // namespace lamina::cpu
