@@ -71,4 +71,14 @@ double ActivatedTolerance(const Activation& a, double value, double tolerance) {
   return slope * tolerance + own;
 }
 
+bool ExactActivation(const Activation& a) {
+  switch (a.kind) {
+    case ActivationKind::kNone:
+    case ActivationKind::kRelu:
+    case ActivationKind::kRelu6: return true;
+    case ActivationKind::kClamp: return a.alpha == std::floor(a.alpha) && a.beta == std::floor(a.beta);
+    default: return false;
+  }
+}
+
 }  // namespace lamina::harness

@@ -39,6 +39,9 @@ double DotTolerance(int64_t k, double magnitude);
 // Tolerance of act(sum) when the sum's is `tolerance`: the activation's largest slope, and its own rounding errors.
 double ActivatedTolerance(const Activation& activation, double value, double tolerance);
 
+// Activations that map integers to integers exactly, whatever the target.
+bool ExactActivation(const Activation& activation);
+
 }  // namespace lamina::harness
 
 #endif  // LAMINA_HARNESS_COMPARE_H_

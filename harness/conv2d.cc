@@ -21,16 +21,6 @@ Rows RowsOf(const Conv2dDesc& d, int64_t c, int64_t h, int64_t w, int64_t stride
 
 }  // namespace
 
-bool ExactActivation(const Activation& a) {
-  switch (a.kind) {
-    case ActivationKind::kNone:
-    case ActivationKind::kRelu:
-    case ActivationKind::kRelu6: return true;
-    case ActivationKind::kClamp: return a.alpha == std::floor(a.alpha) && a.beta == std::floor(a.beta);
-    default: return false;
-  }
-}
-
 Case<Conv2d>::Case(const Conv2dDesc& d, TensorStore& store) : desc_(d), fill_(store.fill()) {
   const Rows x = RowsOf(d, d.ic, d.ih, d.iw, d.x_stride), y = RowsOf(d, d.oc, d.oh(), d.ow(), d.y_stride);
   const Rows r = RowsOf(d, d.oc, d.oh(), d.ow(), d.residual_stride);

@@ -25,9 +25,6 @@ class Case<Conv2d> {
   Fill fill_;
 };
 
-// Activations that map integers to integers exactly, whatever the target.
-bool ExactActivation(const Activation& activation);
-
 }  // namespace lamina::harness
 
 #endif  // LAMINA_HARNESS_CONV2D_H_

@@ -1,5 +1,5 @@
-// Memory with an inaccessible page at its end (or its beginning), so that one byte read or written outside a tensor is a
-// crash in every build, not only under a sanitizer.
+// Memory with an inaccessible page at its end (or its beginning), so that one byte read or written outside a tensor is
+// a crash in every build, not only under a sanitizer.
 #ifndef LAMINA_HARNESS_GUARDED_H_
 #define LAMINA_HARNESS_GUARDED_H_
 
@@ -9,13 +9,16 @@
 
 namespace lamina::harness {
 
-enum class Guard { kEnd, kBegin };
+// Where the inaccessible page is; kScattered, for timing: somewhere behind, the data at a multiple of 64 bytes in its
+// page.
+enum class Guard { kEnd, kBegin, kScattered };
 
 class Guarded {
  public:
   Guarded() = default;
   // Aborts when the system has no memory: a test cannot go on without it.
-  Guarded(size_t bytes, Guard guard);
+  // kScattered: the data begins `offset` bytes into a page.
+  Guarded(size_t bytes, Guard guard, size_t offset = 0);
   ~Guarded();
   Guarded(Guarded&& other) noexcept { *this = std::move(other); }
   Guarded& operator=(Guarded&& other) noexcept {

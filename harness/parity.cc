@@ -26,7 +26,8 @@ double TensorStore::RandomNormal() {  // Box-Muller
 }
 
 void* TensorStore::Allocate(size_t bytes) {
-  all_.emplace_back(bytes, guard_);
+  const size_t offset = guard_ == Guard::kScattered ? 64 * static_cast<size_t>(RandomBelow(64)) : 0;
+  all_.emplace_back(bytes, guard_, offset);
   return all_.back().data();
 }
 

@@ -12,7 +12,7 @@ int lamina_test_convolution(char* message, size_t bytes) {
   lamina_tensor t[8];
   size_t count = 0, i;
   lamina_operator* op = NULL;
-  const lamina_context context = {.size = sizeof(context), .backend = LAMINA_BACKEND_REFERENCE};
+  const lamina_context context = {.size = sizeof(context), .isa = LAMINA_ISA_BEST};
   memset(t, 0, sizeof(t));
   t[0].size = sizeof(t[0]);
   if (lamina_tensors(text, t, 8, &count) != LAMINA_OK || count != 4) {

@@ -1,0 +1,193 @@
+// A second oracle: oneDNN computes the same problems, and both results, each within its bound of the true value, may
+// differ by two bounds. It would show a mistake that the reference and the kernels have in common.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <dnnl.hpp>
+#include <functional>
+#include <unordered_map>
+#include <vector>
+
+#include "harness/conv2d.h"
+
+namespace lamina {
+namespace {
+
+using dnnl::algorithm;
+using dnnl::memory;
+using Arguments = std::unordered_map<int, memory>;
+
+dnnl::engine& Engine() {
+  static dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  return engine;
+}
+
+// A view of floats for oneDNN.
+memory View(const void* data, const memory::dims& dims, const memory::dims& strides) {
+  return memory({dims, memory::data_type::f32, strides}, Engine(), const_cast<void*>(data));
+}
+
+void Execute(const dnnl::primitive& primitive, const Arguments& arguments) {
+  dnnl::stream stream(Engine());
+  primitive.execute(stream, arguments);
+  stream.wait();
+}
+
+dnnl::primitive_attr After(const Activation& a) {
+  dnnl::post_ops ops;
+  switch (a.kind) {
+    case ActivationKind::kNone: return {};
+    case ActivationKind::kRelu: ops.append_eltwise(algorithm::eltwise_relu, 0.0f, 0.0f); break;
+    case ActivationKind::kRelu6: ops.append_eltwise(algorithm::eltwise_clip, 0.0f, 6.0f); break;
+    case ActivationKind::kLeakyRelu: ops.append_eltwise(algorithm::eltwise_relu, a.alpha, 0.0f); break;
+    case ActivationKind::kSigmoid: ops.append_eltwise(algorithm::eltwise_logistic, 0.0f, 0.0f); break;
+    case ActivationKind::kSilu: ops.append_eltwise(algorithm::eltwise_swish, 1.0f, 0.0f); break;
+    case ActivationKind::kGeluErf: ops.append_eltwise(algorithm::eltwise_gelu_erf, 0.0f, 0.0f); break;
+    case ActivationKind::kGeluTanh: ops.append_eltwise(algorithm::eltwise_gelu_tanh, 0.0f, 0.0f); break;
+    case ActivationKind::kTanh: ops.append_eltwise(algorithm::eltwise_tanh, 0.0f, 0.0f); break;
+    case ActivationKind::kElu: ops.append_eltwise(algorithm::eltwise_elu, a.alpha, 0.0f); break;
+    default: ADD_FAILURE() << "no oneDNN name for activation " << static_cast<int>(a.kind);
+  }
+  dnnl::primitive_attr attributes;
+  attributes.set_post_ops(ops);
+  return attributes;
+}
+
+// Runs the operator and the reference on normal data and compares every output, in the order of the case, with what oneDNN
+// makes of the same tensors: rows * row values, dense, or none where oneDNN has nothing to say.
+template <class Op>
+void CompareWithOneDnn(const typename Op::Desc& desc,
+                       const std::function<std::vector<std::vector<float>>(const harness::Case<Op>&)>& onednn) {
+  harness::TensorStore store(harness::Fill::kNormal, harness::Guard::kEnd, 1);
+  const harness::Case<Op> c(desc, store);
+  std::vector<harness::Expected> expected = c.Reference();
+  const std::vector<std::vector<float>> theirs = onednn(c);
+  ASSERT_GE(expected.size(), theirs.size());
+  for (size_t i = 0; i < theirs.size(); ++i) {
+    ASSERT_EQ(theirs[i].size(), expected[i].want.size());
+    expected[i].want.assign(theirs[i].begin(), theirs[i].end());
+    for (double& tolerance : expected[i].tolerance) tolerance *= 2;
+  }
+  for (const Backend backend : {Backend::kReference, Backend::kCpu}) {
+    const auto op = Op::Prepare(desc, c.weights, {.backend = backend});
+    ASSERT_TRUE(op.ok()) << op.status().message();
+    store.PoisonOutputs();
+    ASSERT_TRUE(harness::Case<Op>::RunOnce(*op, c.tensors, nullptr).ok());
+    for (size_t i = 0; i < theirs.size(); ++i) {
+      const harness::Comparison comparison = Compare(expected[i]);
+      EXPECT_TRUE(comparison.ok) << ToString(desc) << " on " << op->implementation() << ": " << comparison.message;
+    }
+  }
+}
+
+// ---- Convolution.
+
+memory::dims ImageStrides(Layout layout, int64_t h, int64_t w, int64_t c) {
+  return layout == Layout::kNhwc ? memory::dims{h * w * c, 1, w * c, c} : memory::dims{c * h * w, h * w, w, 1};
+}
+
+// Dense y of a convolution without slices or residual.
+std::vector<float> Convolve(const Conv2dDesc& d, const void* x, const void* w, const void* bias) {
+  const int64_t g = d.groups, ic = d.ic / g, oc = d.oc / g, oh = d.oh(), ow = d.ow();
+  const memory::dims inner = d.weight_layout == WeightLayout::kOhwi
+                                 ? memory::dims{d.kh * d.kw * ic, 1, d.kw * ic, ic}
+                                 : memory::dims{ic * d.kh * d.kw, d.kh * d.kw, d.kw, 1};
+  std::vector<float> y(static_cast<size_t>(d.n * oh * ow * d.oc));
+  const memory mx = View(x, {d.n, d.ic, d.ih, d.iw}, ImageStrides(d.layout, d.ih, d.iw, d.ic));
+  const memory my = View(y.data(), {d.n, d.oc, oh, ow}, ImageStrides(d.layout, oh, ow, d.oc));
+  const memory mw = View(w, {g, oc, ic, d.kh, d.kw}, {oc * inner[0], inner[0], inner[1], inner[2], inner[3]});
+  const memory mb = d.bias ? View(bias, {d.oc}, {1}) : memory();
+  const dnnl::convolution_forward::primitive_desc pd(
+      Engine(), dnnl::prop_kind::forward_inference, algorithm::convolution_direct, mx.get_desc(), mw.get_desc(),
+      d.bias ? mb.get_desc() : memory::desc(), my.get_desc(), {d.stride_h, d.stride_w},
+      {d.dilation_h - 1, d.dilation_w - 1}, {d.pad_top, d.pad_left}, {d.pad_bottom, d.pad_right}, After(d.activation));
+  Execute(dnnl::convolution_forward(pd),
+          {{DNNL_ARG_SRC, mx}, {DNNL_ARG_WEIGHTS, mw}, {DNNL_ARG_BIAS, mb}, {DNNL_ARG_DST, my}});
+  return y;
+}
+
+TEST(OneDnn, Conv2d) {
+  const Activation silu{.kind = ActivationKind::kSilu}, leaky{ActivationKind::kLeakyRelu, 0.25f};
+  Conv2dDesc grouped{.n = 2, .ih = 9, .iw = 11, .ic = 12, .oc = 18, .kh = 3, .kw = 2, .pad_bottom = 2, .groups = 3};
+  grouped.bias = false;
+  const Conv2dDesc cases[] = {
+      {.n = 2,
+       .ih = 14,
+       .iw = 13,
+       .ic = 32,
+       .oc = 48,
+       .kh = 3,
+       .kw = 3,
+       .pad_top = 1,
+       .pad_left = 1,
+       .pad_bottom = 1,
+       .pad_right = 1,
+       .activation = silu},
+      {.ih = 17,
+       .iw = 18,
+       .ic = 3,
+       .oc = 16,
+       .kh = 3,
+       .kw = 3,
+       .stride_h = 2,
+       .stride_w = 2,
+       .pad_bottom = 1,
+       .pad_right = 1,
+       .activation = {.kind = ActivationKind::kRelu6}},
+      {.ih = 15,
+       .iw = 15,
+       .ic = 8,
+       .oc = 8,
+       .kh = 3,
+       .kw = 5,
+       .dilation_h = 2,
+       .dilation_w = 3,
+       .pad_top = 2,
+       .pad_left = 6,
+       .pad_bottom = 1,
+       .pad_right = 5,
+       .activation = leaky},
+      {.n = 3, .ih = 7, .iw = 7, .ic = 64, .oc = 96, .activation = {.kind = ActivationKind::kGeluErf}},
+      {.ih = 28,
+       .iw = 28,
+       .ic = 40,
+       .oc = 40,
+       .kh = 3,
+       .kw = 3,
+       .stride_h = 2,
+       .stride_w = 1,
+       .pad_top = 1,
+       .pad_left = 1,
+       .pad_bottom = 1,
+       .pad_right = 1,
+       .groups = 40},
+      {.ih = 12,
+       .iw = 12,
+       .ic = 10,
+       .oc = 20,
+       .kh = 5,
+       .kw = 5,
+       .pad_top = 2,
+       .pad_left = 2,
+       .pad_bottom = 2,
+       .pad_right = 2,
+       .groups = 10},
+      {.ih = 1, .iw = 100, .ic = 16, .oc = 24, .kh = 1, .kw = 9, .stride_w = 4},
+      grouped,
+  };
+  for (const Conv2dDesc& one : cases) {
+    for (const Layout layout : {Layout::kNhwc, Layout::kNchw}) {
+      for (const WeightLayout weight_layout : {WeightLayout::kOhwi, WeightLayout::kOihw}) {
+        Conv2dDesc d = one;
+        d.layout = layout;
+        d.weight_layout = weight_layout;
+        CompareWithOneDnn<Conv2d>(d, [&](const harness::Case<Conv2d>& c) -> std::vector<std::vector<float>> {
+          return {Convolve(d, c.tensors.x, c.weights.w, c.weights.bias)};
+        });
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace lamina
