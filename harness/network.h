@@ -35,12 +35,12 @@ enum class WidthRule {
 };
 
 struct Network {
-  std::vector<Layer> layers;
-  std::vector<Extra> extras;
+  std::vector<Layer> layers = {};
+  std::vector<Extra> extras = {};
   WidthRule width_rule = WidthRule::kNone;
-  int64_t resolution = 0;            // the images' height and width as written; 0: it cannot be changed
-  std::vector<int64_t> fixed;        // channel counts that the width leaves alone: the image's, the classes
-  std::vector<int64_t> not_reduced;  // channel counts that only a width above 1 changes
+  int64_t resolution = 0;                 // the images' height and width as written; 0: it cannot be changed
+  std::vector<int64_t> fixed = {};        // channel counts that the width leaves alone: the image's, the classes
+  std::vector<int64_t> not_reduced = {};  // channel counts that only a width above 1 changes
 };
 
 // Reads a list; every problem is validated. Errors begin with `source` and the line's number.
