@@ -54,8 +54,14 @@ double ActivatedTolerance(const Activation& a, double value, double tolerance) {
     case ActivationKind::kRelu:
     case ActivationKind::kRelu6:
     case ActivationKind::kClamp: break;
-    case ActivationKind::kLeakyRelu: slope = std::max(1.0, std::fabs(double{a.alpha})); own = rounding * std::fabs(value); break;
-    case ActivationKind::kHardswish: slope = 1.5; own = rounding * (std::fabs(value) + 1); break;
+    case ActivationKind::kLeakyRelu:
+      slope = std::max(1.0, std::fabs(double{a.alpha}));
+      own = rounding * std::fabs(value);
+      break;
+    case ActivationKind::kHardswish:
+      slope = 1.5;
+      own = rounding * (std::fabs(value) + 1);
+      break;
     case ActivationKind::kHardsigmoid:
       slope = std::max(1.0, std::fabs(double{a.alpha}));
       own = rounding * (1 + std::fabs(double{a.beta}));
@@ -66,7 +72,10 @@ double ActivatedTolerance(const Activation& a, double value, double tolerance) {
       own = 2 * rounding * (std::fabs(value) + alpha);
       break;
     }
-    default: slope = 1.2; own = 2 * rounding * (std::fabs(value) + 1); break;  // sigmoid, silu, gelu, tanh: |slope| <= 1.13
+    default:
+      slope = 1.2;
+      own = 2 * rounding * (std::fabs(value) + 1);
+      break;  // sigmoid, silu, gelu, tanh: |slope| <= 1.13
   }
   return slope * tolerance + own;
 }

@@ -1,4 +1,5 @@
-// Is an output right? One element at a time, against the reference's value and a tolerance that is derived, never tuned.
+// Is an output right? One element at a time, against the reference's value and a tolerance that is derived, never
+// tuned.
 #ifndef LAMINA_HARNESS_COMPARE_H_
 #define LAMINA_HARNESS_COMPARE_H_
 
@@ -13,11 +14,11 @@ namespace lamina::harness {
 // One output tensor of a Run and what it should hold: `rows` rows of `row` floats, `stride` apart, at `got`; everything
 // else about it dense.
 struct Expected {
-  std::string name;                // "y", "context", "weights", "lse"
+  std::string name;  // "y", "context", "weights", "lse"
   const float* got = nullptr;
   int64_t rows = 0, row = 0, stride = 0;
-  std::vector<double> want;        // rows * row
-  std::vector<double> tolerance;   // rows * row; 0 asks for the exact value
+  std::vector<double> want;       // rows * row
+  std::vector<double> tolerance;  // rows * row; 0 asks for the exact value
 };
 
 // The outcome: `worst` is the largest error / tolerance (of exact elements: 0 or infinity).
@@ -28,7 +29,8 @@ struct Comparison {
   std::string message;  // the first mismatch and the count, for people
 };
 
-// Every element, `!(error <= tolerance)` is a mismatch: NaN never passes unless NaN is wanted; infinities must be equal.
+// Every element, `!(error <= tolerance)` is a mismatch: NaN never passes unless NaN is wanted; infinities must be
+// equal.
 Comparison Compare(const Expected& expected);
 
 inline constexpr double kUnitRoundoff = 0x1p-24;  // of fp32

@@ -33,6 +33,8 @@ class TensorStore {
  public:
   TensorStore(Fill fill, Guard guard, uint64_t seed) : fill_(fill), guard_(guard), seed_(seed) {}
   Fill fill() const { return fill_; }
+  // For timing: nothing that is left to run time and optional, no key lengths, no extra outputs.
+  bool plain() const { return guard_ == Guard::kScattered; }
 
   // An input of `count` floats by the fill. Each call continues one random sequence, so inputs differ.
   // scale multiplies kNormal values.

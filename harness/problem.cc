@@ -4,6 +4,7 @@
 
 #include "harness/conv2d.h"
 #include "harness/fully_connected.h"
+#include "harness/multi_head_attention.h"
 
 namespace lamina::harness {
 namespace {
@@ -19,6 +20,10 @@ template <>
 struct OperatorOf<FullyConnectedDesc> {
   using type = FullyConnected;
 };
+template <>
+struct OperatorOf<MultiHeadAttentionDesc> {
+  using type = MultiHeadAttention;
+};
 
 // Elements of x and y of those operators that are one layer of a chain; {0, 0} of the others.
 struct Flow {
@@ -30,6 +35,8 @@ Flow FlowOf(const Desc& d) {
     return {d.n * d.ih * d.iw * d.ic, d.n * d.oh() * d.ow() * d.oc};
   } else if constexpr (requires { d.m; }) {
     return {d.m * d.ic, d.m * d.oc};
+  } else if constexpr (requires { d.model_dim; }) {
+    return {d.batch * d.seqlen_q * d.model_dim, d.batch * d.seqlen_q * d.model_dim};  // 0 without projections
   } else {
     return {};
   }

@@ -9,6 +9,7 @@
 #include "lamina/fully_connected.h"
 #include "lamina/machine.h"
 #include "lamina/multi_head_attention.h"
+#include "lamina/problem.h"
 #include "lamina/separable_conv2d.h"
 #include "lamina/status.h"
 #include "lamina/types.h"

@@ -10,11 +10,12 @@
 #include "lamina/cost.h"
 #include "lamina/export.h"
 #include "lamina/fully_connected.h"
+#include "lamina/multi_head_attention.h"
 #include "lamina/status.h"
 
 namespace lamina {
 
-using Problem = std::variant<Conv2dDesc, FullyConnectedDesc>;
+using Problem = std::variant<Conv2dDesc, FullyConnectedDesc, MultiHeadAttentionDesc>;
 
 // Reads any descriptor's text; its first word says which operator. Reads only: ValidateProblem judges the values.
 LAMINA_API Result<Problem> ParseProblem(std::string_view text);

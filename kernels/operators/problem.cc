@@ -20,7 +20,11 @@ Result<Problem> ParseAs(std::string_view text) {
   return Problem(*desc);
 }
 
-constexpr Reader kReaders[] = {{"conv2d", ParseAs<ParseConv2d>}, {"fully_connected", ParseAs<ParseFullyConnected>}};
+constexpr Reader kReaders[] = {
+    {"conv2d", ParseAs<ParseConv2d>},
+    {"fully_connected", ParseAs<ParseFullyConnected>},
+    {"multi_head_attention", ParseAs<ParseMultiHeadAttention>},
+};
 static_assert(std::size(kReaders) == std::variant_size_v<Problem>, "every operator needs its reader");
 
 }  // namespace
