@@ -9,17 +9,18 @@ usage: ./do COMMAND [ARGUMENTS]
 
   bench [ARGUMENTS]  compares standard with depthwise-separable convolution (lamina compare ARGUMENTS) on this machine,
                      by default over MobileNetV1's layers on all cores; writes JSON and an HTML page
-  test [ARGUMENTS]   builds and runs every test (ctest ARGUMENTS)
+  test [ARGUMENTS]   builds and runs every test (ctest ARGUMENTS); oneDNN, the second oracle, comes from PyPI into .venv
   build              builds the library, the `lamina` program and the benches
-  setup              only installs the packages that are missing
+  setup              only installs the packages that are missing, those of .ci/run too
 
 Missing Debian packages are installed when this runs as root; otherwise the one command that does so is printed.
 END
 }
 
 build_packages=(cmake ninja-build g++ libhwy-dev libpthreadpool-dev libbenchmark-dev libcli11-dev nlohmann-json3-dev)
-test_packages=(libgtest-dev python3-venv)
+test_packages=(libgtest-dev python3-venv pkg-config ccache) # ccache: the packaging tests build the library thrice
 bench_packages=(python3-matplotlib)
+ci_packages=(git clang-14 libclang-rt-14-dev clang-format-14)
 
 say() { printf '\n== %s\n' "$*" >&2; }
 
@@ -44,11 +45,21 @@ need() {
   apt-get install -q -y --no-install-recommends "${missing[@]}" >&2
 }
 
+# oneDNN for the tests, in the project's own environment. Without it they go on, and count it as skipped.
+onednn() {
+  [[ -e .venv/lib/cmake/dnnl ]] && return
+  say "installing oneDNN into .venv"
+  python3 -m venv .venv >&2 &&
+    .venv/bin/pip install -q --disable-pip-version-check onednn-cpu-gomp==2023.2.0 onednn-devel-cpu-gomp==2023.2.0 >&2 ||
+    say "oneDNN could not be installed: the tests that compare with it will be skipped"
+}
+
 # build TESTS [TARGET...]: configures (with the tests or without) and builds.
 build() {
   local tests=$1
   shift
   local options=(-DLAMINA_BUILD_TESTS="$tests")
+  if [[ $tests == ON ]]; then options+=(-DLAMINA_ONEDNN="$PWD/.venv"); fi
   if command -v ccache > /dev/null; then options+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
   say "building (in build/release)"
   mkdir -p build/release
@@ -61,7 +72,7 @@ build() {
 
 case "${1-help}" in
   setup)
-    need "${build_packages[@]}" "${test_packages[@]}" "${bench_packages[@]}"
+    need "${build_packages[@]}" "${test_packages[@]}" "${bench_packages[@]}" "${ci_packages[@]}"
     ;;
   build)
     need "${build_packages[@]}"
@@ -80,6 +91,7 @@ case "${1-help}" in
   test)
     shift
     need "${build_packages[@]}" "${test_packages[@]}"
+    onednn
     build ON
     say "testing"
     ctest --test-dir build/release --output-on-failure --schedule-random -j "$(nproc)" "$@"
