@@ -34,7 +34,7 @@ struct Conv2dDesc {
   // nchw: from image to image, 0 = channels * height * width.
   int64_t x_stride = 0, y_stride = 0, residual_stride = 0;
 
-  LAMINA_API int64_t oh() const;
+  LAMINA_API int64_t oh() const;  // 0 where the kernel does not fit
   LAMINA_API int64_t ow() const;
   LAMINA_API Status Validate() const;
   bool operator==(const Conv2dDesc&) const = default;
@@ -46,7 +46,7 @@ LAMINA_API void SetPadding(Conv2dDesc& desc, Padding padding);
 
 LAMINA_API std::string ToString(const Conv2dDesc& desc);                  // "conv2d n=1 ih=56 iw=56 ic=64 oc=64 kh=3 ..."
 LAMINA_API Result<Conv2dDesc> ParseConv2d(std::string_view text);         // its inverse; absent fields take the default
-LAMINA_API Cost CostOf(const Conv2dDesc& desc);
+LAMINA_API Cost CostOf(const Conv2dDesc& desc);                           // zero of what Validate refuses
 
 struct Conv2dWeights {
   const void* w = nullptr;     // [oc, kh, kw, ic / groups] or [oc, ic / groups, kh, kw]

@@ -30,7 +30,7 @@ class LAMINA_API Operator {
   // among the accepted. Prepares nothing.
   static Result<std::vector<CandidateReport>> Candidates(const Desc& desc, const Context& context = {});
 
-  // The same operator for other run-time sizes (batch, image, rows, sequence lengths, strides): same implementation,
+  // The same operator for other run-time sizes (batch, image, pads, rows, sequence lengths, strides): same implementation,
   // shared packed weights, microseconds. Refused with the reason where another field differs or the implementation
   // cannot serve.
   Result<Operator> Reshape(const Desc& desc) const;

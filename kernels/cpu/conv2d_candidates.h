@@ -3,6 +3,7 @@
 #define LAMINA_KERNELS_CPU_CONV2D_CANDIDATES_H_
 
 #include "kernels/operators/candidate.h"
+#include "kernels/operators/text.h"
 #include "lamina/conv2d.h"
 
 namespace lamina::cpu {

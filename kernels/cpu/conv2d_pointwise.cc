@@ -49,8 +49,9 @@ class Pointwise final : public Kernel<Conv2d> {
 Judgement Judge(const Conv2dDesc& d, const Context& context) {
   if (std::string refusal = RefuseType(d); !refusal.empty()) return Refused(refusal);
   if (d.layout != Layout::kNhwc) return Refused("reads pixels in nhwc, got layout=nchw");
-  if (d.kh != 1 || d.kw != 1) return Refused("the kernel must be 1x1");
-  if (d.stride_h != 1 || d.stride_w != 1) return Refused("the strides must be 1");
+  if (d.kh != 1 || d.kw != 1) return Refused("the kernel must be 1x1, " + text::Got({{"kh", d.kh}, {"kw", d.kw}}));
+  if (d.stride_h != 1 || d.stride_w != 1)
+    return Refused("the strides must be 1, " + text::Got({{"stride_h", d.stride_h}, {"stride_w", d.stride_w}}));
   if (d.pad_top + d.pad_left + d.pad_bottom + d.pad_right != 0) return Refused("the pads must be 0");
   return Accepted(static_cast<double>(d.groups) * PredictMatMul(*context.machine, context.isa,
                                                                 static_cast<int>(context.pool->num_threads()),

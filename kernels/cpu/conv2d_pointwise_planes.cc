@@ -131,7 +131,7 @@ class PointwisePlanes final : public Kernel<Conv2d> {
 Judgement Judge(const Conv2dDesc& d, const Context& context) {
   if (std::string refusal = RefuseType(d); !refusal.empty()) return Refused(refusal);
   if (d.layout != Layout::kNchw) return Refused("reads planes in nchw, got layout=nhwc");
-  if (d.kh != 1 || d.kw != 1) return Refused("the kernel must be 1x1");
+  if (d.kh != 1 || d.kw != 1) return Refused("the kernel must be 1x1, " + text::Got({{"kh", d.kh}, {"kw", d.kw}}));
   if (d.pad_top + d.pad_left + d.pad_bottom + d.pad_right != 0) return Refused("the pads must be 0");
   const GemmKernel& kernel = GetGemmKernel(context.isa);
   const Machine& machine = *context.machine;

@@ -3,16 +3,16 @@
 
 #include <algorithm>
 
-#include "kernels/operators/rules.h"
 #include "kernels/operators/backends.h"
 #include "kernels/operators/prepare.h"
+#include "kernels/operators/rules.h"
 
 namespace lamina {
 namespace {
 
 int64_t OutputSize(int64_t in, int64_t kernel, int64_t stride, int64_t dilation, int64_t before, int64_t after) {
   const int64_t span = in + before + after - (dilation * (kernel - 1) + 1);
-  return span < 0 ? 0 : span / stride + 1;
+  return span < 0 || stride < 1 ? 0 : span / stride + 1;  // of a descriptor that Validate would refuse, too
 }
 
 }  // namespace
@@ -35,10 +35,10 @@ struct Fields<Conv2dDesc> {
     v("stride_w", &D::stride_w, kFixed);
     v("dilation_h", &D::dilation_h, kFixed);
     v("dilation_w", &D::dilation_w, kFixed);
-    v("pad_top", &D::pad_top, kFixed);
-    v("pad_left", &D::pad_left, kFixed);
-    v("pad_bottom", &D::pad_bottom, kFixed);
-    v("pad_right", &D::pad_right, kFixed);
+    v("pad_top", &D::pad_top, kRunTime);  // SAME padding depends on the image's size
+    v("pad_left", &D::pad_left, kRunTime);
+    v("pad_bottom", &D::pad_bottom, kRunTime);
+    v("pad_right", &D::pad_right, kRunTime);
     v("groups", &D::groups, kFixed);
     v("bias", &D::bias, kFixed);
     v("activation", &D::activation, kFixed);
@@ -66,7 +66,8 @@ Status Conv2dDesc::Validate() const {
     return Refuse(d, "strides must be at least 1", {{"stride_h", stride_h}, {"stride_w", stride_w}});
   }
   if (dilation_h < 1 || dilation_w < 1) {
-    return Refuse(d, "dilations must be at least 1 (1 is dense)", {{"dilation_h", dilation_h}, {"dilation_w", dilation_w}});
+    return Refuse(d, "dilations must be at least 1 (1 is dense)",
+                  {{"dilation_h", dilation_h}, {"dilation_w", dilation_w}});
   }
   if (pad_top < 0 || pad_left < 0 || pad_bottom < 0 || pad_right < 0) {
     return Refuse(d, "pads must not be negative",
@@ -77,10 +78,9 @@ Status Conv2dDesc::Validate() const {
   }
   // Kernel extents and padded sizes are formed below: keep each factor far from overflow first.
   constexpr int64_t kMost = int64_t{1} << 31;
-  if (std::max({ih, iw, ic, oc, kh, kw, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left, pad_bottom,
-                pad_right}) >= kMost) {
-    return Refuse(d, "every size but n must be less than 2^31");
-  }
+  const int64_t greatest = std::max(
+      {ih, iw, ic, oc, kh, kw, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left, pad_bottom, pad_right});
+  if (greatest >= kMost) return Refuse(d, "every size but n must be less than 2^31", {{"greatest", greatest}});
   if (oh() < 1 || ow() < 1) {
     return Refuse(d, "the kernel must fit into the padded input",
                   {{"kernel_h", dilation_h * (kh - 1) + 1},
@@ -90,7 +90,9 @@ Status Conv2dDesc::Validate() const {
   }
   if (Status s = ValidateActivation(d, "activation", activation); !s.ok()) return s;
   if (Status s = ValidateEnums(d, residual, layout, weight_layout, dtype); !s.ok()) return s;
-  if (CheckedProduct({oc, kh, kw, ic}) < 0) return Refuse(d, "the weights' size overflows");
+  if (CheckedProduct({oc, kh, kw, ic}) < 0) {
+    return Refuse(d, "the weights' size overflows", {{"oc", oc}, {"kh", kh}, {"kw", kw}, {"ic", ic}});
+  }
   return ValidateImage(d, n, ic, ih, iw, oc, oh(), ow(), layout, x_stride, y_stride, residual_stride);
 }
 
@@ -113,6 +115,7 @@ std::string ToString(const Conv2dDesc& d) { return text::Print(d); }
 Result<Conv2dDesc> ParseConv2d(std::string_view t) { return text::Read<Conv2dDesc>(t); }
 
 Cost CostOf(const Conv2dDesc& d) {
+  if (!d.Validate().ok()) return {};
   const int64_t outputs = d.n * d.oh() * d.ow() * d.oc, inputs = d.n * d.ih * d.iw * d.ic;
   Cost c;
   c.macs = outputs * d.kh * d.kw * (d.ic / d.groups);

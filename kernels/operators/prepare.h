@@ -68,7 +68,7 @@ template <class D, class W, class T>
 Result<Operator<D, W, T>> Operator<D, W, T>::Reshape(const D& desc) const {
   if (Status s = desc.Validate(); !s.ok()) return s;
   if (const std::string fixed = text::FixedDifferences(state_->desc, desc); !fixed.empty()) {
-    return Refuse(desc, "Reshape may change only run-time sizes and strides, not " + fixed +
+    return Refuse(desc, "Reshape may change only run-time sizes, pads and strides, not " + fixed +
                             " of the prepared " + ToString(state_->desc));
   }
   const Judgement judgement = state_->candidate->judge(desc, state_->context);

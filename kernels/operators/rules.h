@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <type_traits>
 
 #include "kernels/operators/text.h"
 #include "lamina/types.h"
@@ -52,7 +53,13 @@ inline bool IsMember(AttentionLayout v) { return v >= AttentionLayout::kBshd && 
 template <class Desc, class... Enums>
 Status ValidateEnums(const Desc& d, Enums... values) {
   if ((... && IsMember(values))) return {};
-  return Refuse(d, "every enumerated field must hold one of its members");
+  std::string got;
+  Fields<Desc>::Visit([&](const char* name, auto member, FieldKind) {
+    if constexpr (std::is_enum_v<std::remove_cvref_t<decltype(d.*member)>>) {
+      if (!IsMember(d.*member)) got += std::string(" ") + name + "=" + text::Format(d.*member);
+    }
+  });
+  return Refuse(d, "every enumerated field must hold one of its members, got" + got);
 }
 
 // Sizes and strides of an image operator's x [n, ih, iw, ic] and y [n, oh, ow, oc] (or their nchw forms).
@@ -61,7 +68,11 @@ Status ValidateImage(const Desc& d, int64_t n, int64_t ic, int64_t ih, int64_t i
                      Layout layout, int64_t x_stride, int64_t y_stride, int64_t residual_stride) {
   const bool nhwc = layout == Layout::kNhwc;
   const int64_t x_least = nhwc ? ic : CheckedProduct({ic, ih, iw}), y_least = nhwc ? oc : CheckedProduct({oc, oh, ow});
-  if (x_least < 0 || y_least < 0) return Refuse(d, "the size of x or y overflows");
+  const auto overflows = [&](const char* what) {
+    return Refuse(d, std::string(what) + " overflows",
+                  {{"n", n}, {"ih", ih}, {"iw", iw}, {"ic", ic}, {"oh", oh}, {"ow", ow}, {"oc", oc}});
+  };
+  if (x_least < 0 || y_least < 0) return overflows("the size of x or y");
   const char* rule = nhwc ? "a pixel stride must be 0 or at least the tensor's channels"
                           : "an image stride must be 0 or at least channels * height * width";
   if ((x_stride != 0 && x_stride < x_least) || (y_stride != 0 && y_stride < y_least) ||
@@ -69,13 +80,13 @@ Status ValidateImage(const Desc& d, int64_t n, int64_t ic, int64_t ih, int64_t i
     return Refuse(d, rule, {{"x_stride", x_stride}, {"y_stride", y_stride}, {"residual_stride", residual_stride}});
   }
   const auto stride = [](int64_t asked, int64_t dense) { return asked ? asked : dense; };
-  const int64_t x_count = nhwc ? CheckedProduct({n, ih, iw, stride(x_stride, x_least)})
-                               : CheckedProduct({n, stride(x_stride, x_least)});
+  const int64_t x_count =
+      nhwc ? CheckedProduct({n, ih, iw, stride(x_stride, x_least)}) : CheckedProduct({n, stride(x_stride, x_least)});
   const int64_t y_count = nhwc ? CheckedProduct({n, oh, ow, stride(std::max(y_stride, residual_stride), y_least)})
                                : CheckedProduct({n, stride(std::max(y_stride, residual_stride), y_least)});
-  if (x_count < 0 || y_count < 0) return Refuse(d, "the size of x or y overflows");
+  if (x_count < 0 || y_count < 0) return overflows("the size of x or y");
   // Counts of multiply-accumulates must fit too, or no cost could be given.
-  if (CheckedProduct({n, oh, ow, oc, d.kh, d.kw, ic}) < 0) return Refuse(d, "the count of multiply-accumulates overflows");
+  if (CheckedProduct({n, oh, ow, oc, d.kh, d.kw, ic}) < 0) return overflows("the count of multiply-accumulates");
   return {};
 }
 
