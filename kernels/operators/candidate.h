@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 
+#include "lamina/additive_attention.h"
 #include "lamina/context.h"
 #include "lamina/status.h"
 
@@ -21,9 +22,25 @@ struct Judgement {
 inline Judgement Accepted(double predicted_ns) { return {"", predicted_ns}; }
 inline Judgement Refused(std::string reason) { return {std::move(reason), 0}; }
 
+// What kernels of one operator do beyond Run: nothing, unless specialised.
+template <class Op>
+class KernelExtras {};
+
+template <>
+class KernelExtras<AdditiveAttention::Base> {
+ public:
+  virtual size_t prepared_keys_bytes() const = 0;
+  // Pointers and lengths have been checked; the batch is not empty; scratch holds scratch_bytes(), 64-byte aligned.
+  virtual Status PrepareKeys(const void* keys, const int32_t* key_lengths, std::byte* prepared_keys,
+                             std::byte* scratch) const = 0;
+
+ protected:
+  ~KernelExtras() = default;
+};
+
 // A prepared implementation, immutable: Run may be called from several threads at once.
 template <class Op>
-class Kernel {
+class Kernel : public KernelExtras<Op> {
  public:
   virtual ~Kernel() = default;
   // Pointers have been checked; sizes are not empty; scratch holds scratch_bytes(), 64-byte aligned.

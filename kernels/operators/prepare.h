@@ -24,6 +24,22 @@ namespace lamina {
 template <class Op>
 struct Traits;
 
+// Calls run(memory) with `bytes` of scratch: the caller's own or, when that is null, this thread's arena's.
+template <class Desc, class F>
+Status WithScratch(const Desc& desc, size_t bytes, void* scratch, const F& run) {
+  if (reinterpret_cast<uintptr_t>(scratch) % kScratchAlignment != 0) {
+    return Refuse(desc, "scratch must lie at a multiple of 64 bytes",
+                  {{"remainder", static_cast<int64_t>(reinterpret_cast<uintptr_t>(scratch) % kScratchAlignment)}});
+  }
+  if (scratch != nullptr || bytes == 0) return run(static_cast<std::byte*>(scratch));
+  const ArenaLease lease(bytes);
+  if (lease.data() == nullptr) {
+    return {StatusCode::kOutOfMemory,
+            ToString(desc) + ": no memory for " + std::to_string(bytes) + " bytes of scratch"};
+  }
+  return run(lease.data());
+}
+
 template <class D, class W, class T>
 struct Operator<D, W, T>::State {
   D desc;
@@ -86,19 +102,8 @@ Status Operator<D, W, T>::Run(const T& tensors, void* scratch) const {
   const State& s = *state_;
   if (Traits<Operator>::IsEmpty(s.desc)) return {};
   if (Status status = Traits<Operator>::CheckTensors(s.desc, tensors); !status.ok()) return status;
-  const size_t bytes = s.kernel->scratch_bytes();
-  if (reinterpret_cast<uintptr_t>(scratch) % kScratchAlignment != 0) {
-    return Refuse(s.desc, "scratch must lie at a multiple of 64 bytes",
-                  {{"remainder", static_cast<int64_t>(reinterpret_cast<uintptr_t>(scratch) % kScratchAlignment)}});
-  }
-  if (scratch == nullptr && bytes > 0) {
-    const ArenaLease lease(bytes);
-    if (lease.data() == nullptr) {
-      return {StatusCode::kOutOfMemory, ToString(s.desc) + ": no memory for " + std::to_string(bytes) + " bytes of scratch"};
-    }
-    return s.kernel->Run(tensors, lease.data());
-  }
-  return s.kernel->Run(tensors, static_cast<std::byte*>(scratch));
+  return WithScratch(s.desc, s.kernel->scratch_bytes(), scratch,
+                     [&](std::byte* memory) { return s.kernel->Run(tensors, memory); });
 }
 
 template <class D, class W, class T>
