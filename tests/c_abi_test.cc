@@ -116,6 +116,8 @@ TEST(CAbi, RunsAndAnswersQuestions) {
   lamina_operator* other = nullptr;
   EXPECT_EQ(lamina_reshape(more, "conv2d ih=3 iw=3 ic=4 oc=6 residual=after", &other), LAMINA_INVALID_ARGUMENT);
   EXPECT_EQ(other, nullptr);
+  EXPECT_EQ(lamina_reshape(more, "fully_connected ic=1 oc=1", &other), LAMINA_INVALID_ARGUMENT);
+  EXPECT_NE(std::string(lamina_last_error()).find("Reshape keeps the operator"), std::string::npos);
   lamina_destroy(more);
 }
 

@@ -5,9 +5,9 @@
 namespace lamina::c {
 
 template <>
-struct Border<AdditiveAttention> {
+struct Border<AdditiveAttentionDesc> {
+  using Op = AdditiveAttention;
   using D = AdditiveAttentionDesc;
-  static Result<D> Parse(std::string_view text) { return ParseAdditiveAttention(text); }
   static void Weights(const D& d, AdditiveAttentionWeights& w, Slots& s) {
     s.Weight("query_w", w.query_w, d.dtype, Dense({d.units, d.query_dim}));
     s.Weight("key_w", w.key_w, d.dtype, Dense({d.units, d.key_dim}));
@@ -32,6 +32,6 @@ struct Border<AdditiveAttention> {
   }
 };
 
-LAMINA_C_OPERATOR(additive_attention, AdditiveAttention)
+template struct Entry<AdditiveAttentionDesc>;
 
 }  // namespace lamina::c

@@ -5,8 +5,8 @@
 namespace lamina::c {
 
 template <>
-struct Border<Conv2d> {
-  static Result<Conv2dDesc> Parse(std::string_view text) { return ParseConv2d(text); }
+struct Border<Conv2dDesc> {
+  using Op = Conv2d;
   static void Weights(const Conv2dDesc& d, Conv2dWeights& w, Slots& s) {
     const int64_t ic = d.ic / d.groups;
     s.Weight("w", w.w, d.dtype,
@@ -22,6 +22,6 @@ struct Border<Conv2d> {
   }
 };
 
-LAMINA_C_OPERATOR(conv2d, Conv2d)
+template struct Entry<Conv2dDesc>;
 
 }  // namespace lamina::c

@@ -5,8 +5,8 @@
 namespace lamina::c {
 
 template <>
-struct Border<FullyConnected> {
-  static Result<FullyConnectedDesc> Parse(std::string_view text) { return ParseFullyConnected(text); }
+struct Border<FullyConnectedDesc> {
+  using Op = FullyConnected;
   static void Weights(const FullyConnectedDesc& d, FullyConnectedWeights& w, Slots& s) {
     s.Weight("w", w.w, d.dtype, d.weight_layout == MatrixLayout::kOi ? Dense({d.oc, d.ic}) : Dense({d.ic, d.oc}));
     if (d.bias) s.Weight("bias", w.bias, d.dtype, Dense({d.oc}));
@@ -18,6 +18,6 @@ struct Border<FullyConnected> {
   }
 };
 
-LAMINA_C_OPERATOR(fully_connected, FullyConnected)
+template struct Entry<FullyConnectedDesc>;
 
 }  // namespace lamina::c

@@ -2,16 +2,12 @@
 #include <cstring>
 #include <new>
 #include <stdexcept>
+#include <variant>
 
-#include "bindings/c/handle.h"
+#include "bindings/c/entry.h"
+#include "bindings/c/slots.h"
+#include "lamina/problem.h"
 #include "lamina/version.h"
-
-// The build passes X(conv2d) X(separable_conv2d) ..: the operators that this library has.
-namespace lamina::c {
-#define X(op) const OperatorType& op##_type();
-LAMINA_EACH_OPERATOR
-#undef X
-}  // namespace lamina::c
 
 struct lamina_pool {
   std::unique_ptr<lamina::ThreadPool> pool;
@@ -59,18 +55,19 @@ int32_t Guard(const F& f) {
 
 Status MustNotBeNull(const char* what) { return InvalidArgument(std::string(what) + " must not be null"); }
 
-Result<const OperatorType*> TypeOf(const char* desc) {
+// The problem that the caller's text says, valid.
+Result<Problem> ProblemOf(const char* desc) {
   if (desc == nullptr) return MustNotBeNull("desc");
-  std::string_view name(desc);
-  name.remove_prefix(std::min(name.find_first_not_of(" \t\r\n"), name.size()));
-  name = name.substr(0, name.find_first_of(" \t\r\n"));
-  std::string names;
-#define X(op)                                        \
-  if (name == op##_type().name) return &op##_type(); \
-  names += " " #op;
-  LAMINA_EACH_OPERATOR
-#undef X
-  return InvalidArgument("a descriptor's text must begin with an operator, one of" + names + ", got \"" + desc + "\"");
+  auto problem = ParseProblem(desc);
+  if (!problem.ok()) return problem;
+  if (Status s = ValidateProblem(*problem); !s.ok()) return s;
+  return problem;
+}
+
+// f(desc, Entry<Desc>) of the problem's own descriptor.
+template <class F>
+auto Visit(const Problem& problem, const F& f) {
+  return std::visit([&]<class Desc>(const Desc& desc) { return f(desc, Entry<Desc>()); }, problem);
 }
 
 Result<OwnedContext> ContextOf(const lamina_context* given) {
@@ -181,8 +178,10 @@ int32_t lamina_tensors(const char* desc, lamina_tensor* tensors, size_t capacity
                                std::to_string(sizeof(lamina_tensor)) + ", got " + std::to_string(tensors->size));
       }
     }
-    const auto type = TypeOf(desc);
-    return type.ok() ? (*type)->describe(desc, tensors, capacity, count) : type.status();
+    const auto problem = ProblemOf(desc);
+    if (!problem.ok()) return problem.status();
+    Visit(*problem, [&](const auto& d, auto entry) { entry.Describe(d, tensors, capacity, count); });
+    return {};
   });
 }
 
@@ -193,11 +192,10 @@ int32_t lamina_cost_of(const char* desc, lamina_cost* cost) {
       return InvalidArgument("cost: size must be sizeof(lamina_cost)=" + std::to_string(sizeof(lamina_cost)) +
                              ", got " + std::to_string(cost->size));
     }
-    const auto type = TypeOf(desc);
-    if (!type.ok()) return type.status();
-    const auto c = (*type)->cost(desc);
-    if (!c.ok()) return c.status();
-    *cost = {cost->size, c->macs, c->flops(), c->transcendentals, c->params, c->weight_bytes, c->activation_bytes};
+    const auto problem = ProblemOf(desc);
+    if (!problem.ok()) return problem.status();
+    const Cost c = CostOf(*problem);
+    *cost = {cost->size, c.macs, c.flops(), c.transcendentals, c.params, c.weight_bytes, c.activation_bytes};
     return {};
   });
 }
@@ -206,11 +204,12 @@ int32_t lamina_candidates(const char* desc, const lamina_context* context,
                           void (*visit)(void* arg, const lamina_candidate* candidate), void* arg) {
   return Guard([&]() -> Status {
     if (visit == nullptr) return MustNotBeNull("visit");
-    const auto type = TypeOf(desc);
-    if (!type.ok()) return type.status();
+    const auto problem = ProblemOf(desc);
+    if (!problem.ok()) return problem.status();
     const auto owned = ContextOf(context);
     if (!owned.ok()) return owned.status();
-    const auto reports = (*type)->candidates(desc, owned->context);
+    const auto reports =
+        Visit(*problem, [&](const auto& d, auto entry) { return entry.Candidates(d, owned->context); });
     if (!reports.ok()) return reports.status();
     for (const CandidateReport& r : *reports) {
       const lamina_candidate candidate = {sizeof(lamina_candidate), r.name.c_str(),
@@ -226,11 +225,12 @@ int32_t lamina_prepare(const char* desc, const lamina_tensor* weights, size_t co
   return Guard([&]() -> Status {
     if (op == nullptr) return MustNotBeNull("op");
     *op = nullptr;
-    const auto type = TypeOf(desc);
-    if (!type.ok()) return type.status();
+    const auto problem = ProblemOf(desc);
+    if (!problem.ok()) return problem.status();
     const auto owned = ContextOf(context);
     if (!owned.ok()) return owned.status();
-    auto prepared = (*type)->prepare(desc, weights, count, *owned);
+    auto prepared =
+        Visit(*problem, [&](const auto& d, auto entry) { return entry.Prepare(d, weights, count, *owned); });
     if (!prepared.ok()) return prepared.status();
     *op = prepared->release();
     return {};

@@ -19,9 +19,9 @@ Extents Heads(AttentionLayout layout, int64_t batch, int64_t seqlen, int64_t hea
 }  // namespace
 
 template <>
-struct Border<MultiHeadAttention> {
+struct Border<MultiHeadAttentionDesc> {
+  using Op = MultiHeadAttention;
   using D = MultiHeadAttentionDesc;
-  static Result<D> Parse(std::string_view text) { return ParseMultiHeadAttention(text); }
   static void Weights(const D& d, MultiHeadAttentionWeights& w, Slots& s) {
     if (!d.projections) return;
     const int64_t q = d.num_heads * d.head_dim, k = d.kv_heads() * d.head_dim, v = d.kv_heads() * d.v_dim();
@@ -65,6 +65,6 @@ struct Border<MultiHeadAttention> {
   }
 };
 
-LAMINA_C_OPERATOR(multi_head_attention, MultiHeadAttention)
+template struct Entry<MultiHeadAttentionDesc>;
 
 }  // namespace lamina::c

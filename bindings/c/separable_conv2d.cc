@@ -5,8 +5,8 @@
 namespace lamina::c {
 
 template <>
-struct Border<SeparableConv2d> {
-  static Result<SeparableConv2dDesc> Parse(std::string_view text) { return ParseSeparableConv2d(text); }
+struct Border<SeparableConv2dDesc> {
+  using Op = SeparableConv2d;
   static void Weights(const SeparableConv2dDesc& d, SeparableConv2dWeights& w, Slots& s) {
     if (d.has_expand()) {
       s.Weight("expand_w", w.expand_w, d.dtype, Dense({d.depthwise_in(), d.ic}));
@@ -28,6 +28,6 @@ struct Border<SeparableConv2d> {
   }
 };
 
-LAMINA_C_OPERATOR(separable_conv2d, SeparableConv2d)
+template struct Entry<SeparableConv2dDesc>;
 
 }  // namespace lamina::c
