@@ -143,6 +143,7 @@ struct Scaler {
     d.ic = Channels(d.ic);
     d.oc = Channels(d.oc);
   }
+  void operator()(AdditiveAttentionDesc&) {}
   void operator()(MultiHeadAttentionDesc&) {}
 };
 

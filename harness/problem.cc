@@ -2,6 +2,7 @@
 
 #include <type_traits>
 
+#include "harness/additive_attention.h"
 #include "harness/conv2d.h"
 #include "harness/fully_connected.h"
 #include "harness/multi_head_attention.h"
@@ -19,6 +20,10 @@ struct OperatorOf<Conv2dDesc> {
 template <>
 struct OperatorOf<FullyConnectedDesc> {
   using type = FullyConnected;
+};
+template <>
+struct OperatorOf<AdditiveAttentionDesc> {
+  using type = AdditiveAttention;
 };
 template <>
 struct OperatorOf<MultiHeadAttentionDesc> {

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <variant>
 
+#include "lamina/additive_attention.h"
 #include "lamina/conv2d.h"
 #include "lamina/cost.h"
 #include "lamina/export.h"
@@ -15,7 +16,7 @@
 
 namespace lamina {
 
-using Problem = std::variant<Conv2dDesc, FullyConnectedDesc, MultiHeadAttentionDesc>;
+using Problem = std::variant<Conv2dDesc, FullyConnectedDesc, AdditiveAttentionDesc, MultiHeadAttentionDesc>;
 
 // Reads any descriptor's text; its first word says which operator. Reads only: ValidateProblem judges the values.
 LAMINA_API Result<Problem> ParseProblem(std::string_view text);

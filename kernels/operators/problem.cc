@@ -23,6 +23,7 @@ Result<Problem> ParseAs(std::string_view text) {
 constexpr Reader kReaders[] = {
     {"conv2d", ParseAs<ParseConv2d>},
     {"fully_connected", ParseAs<ParseFullyConnected>},
+    {"additive_attention", ParseAs<ParseAdditiveAttention>},
     {"multi_head_attention", ParseAs<ParseMultiHeadAttention>},
 };
 static_assert(std::size(kReaders) == std::variant_size_v<Problem>, "every operator needs its reader");
