@@ -463,6 +463,10 @@ TEST(AdditiveAttentionMasks, InfiniteProjectionsSaturate) {
     p.lengths = {3};
     p.Run(context);
     for (int64_t j = 0; j < 3; ++j) EXPECT_NEAR(p.weight(0, j), 1.0f / 3, 1e-6f);  // tanh is 1 for all
+    p.v = {-200};  // scores far below those of absent keys, were they 0
+    p.Run(context);
+    for (int64_t j = 0; j < 3; ++j) EXPECT_NEAR(p.weight(0, j), 1.0f / 3, 1e-6f);
+    p.v = {2};
     p.lengths = {4};
     p.Run(context);
     const double e = std::exp(2 * std::tanh(1.0)) + std::exp(2 * std::tanh(-3.0)) + 1 + std::exp(2.0);
