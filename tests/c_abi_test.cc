@@ -38,6 +38,8 @@ struct Problem {
       }
       memory.emplace_back(elements, 1.0f);
       t.data = memory.back().data();
+      if (t.dtype == LAMINA_BOOL) std::memset(t.data, 1, elements);
+      if (t.optional) t.data = nullptr;
       weights += t.role == LAMINA_WEIGHT;
     }
   }
@@ -54,6 +56,7 @@ struct Problem {
     EXPECT_EQ(lamina_prepare(text, tensors.data(), weights, &c, &op), LAMINA_OK) << lamina_last_error();
     return op;
   }
+  float first(const std::string& name) { return *static_cast<float*>((*this)[name].data); }
   int32_t Run(lamina_operator* op) { return lamina_run(op, &tensors[weights], tensors.size() - weights, nullptr, 0); }
 
   std::vector<lamina_tensor> tensors;
@@ -119,6 +122,57 @@ TEST(CAbi, RunsAndAnswersQuestions) {
   EXPECT_EQ(lamina_reshape(more, "fully_connected ic=1 oc=1", &other), LAMINA_INVALID_ARGUMENT);
   EXPECT_NE(std::string(lamina_last_error()).find("Reshape keeps the operator"), std::string::npos);
   lamina_destroy(more);
+}
+
+// Inputs and weights are ones, so that outputs are known.
+TEST(CAbi, ServesEveryOperator) {
+  const struct {
+    const char *text, *output;
+    float want;
+  } cases[] = {
+      {"conv2d ih=3 iw=3 ic=2 oc=4 kh=3 kw=3 layout=nchw weight_layout=oihw x_stride=20 groups=2", "y", 10},
+      {"fully_connected m=3 ic=5 oc=7 x_stride=6 y_stride=9 weight_layout=io residual=before", "y", 7},
+      {"additive_attention queries=2 keys=3 query_dim=4 key_dim=5 units=6 mask=1 normalized=1 bias=1", "context", 1},
+  };
+  for (const auto& c : cases) {
+    for (int32_t backend : {LAMINA_BACKEND_REFERENCE, LAMINA_BACKEND_CPU}) {
+      Problem p(c.text);
+      lamina_context context = ReferenceContext();
+      context.backend = backend;
+      lamina_operator* op = nullptr;
+      ASSERT_EQ(lamina_prepare(c.text, p.tensors.data(), p.weights, &context, &op), LAMINA_OK) << lamina_last_error();
+      ASSERT_EQ(p.Run(op), LAMINA_OK) << lamina_last_error();
+      EXPECT_NEAR(p.first(c.output), c.want, 1e-4) << c.text;
+      lamina_destroy(op);
+    }
+  }
+}
+
+TEST(CAbi, PreparesKeysOnce) {
+  const char* text = "additive_attention queries=2 keys=3 query_dim=4 key_dim=5 units=6 value_dim=7";
+  Problem p(text);
+  lamina_operator* op = nullptr;
+  ASSERT_EQ(lamina_prepare(text, p.tensors.data(), p.weights, nullptr, &op), LAMINA_OK) << lamina_last_error();
+  size_t bytes = 0;
+  ASSERT_EQ(lamina_prepared_keys_bytes(op, &bytes), LAMINA_OK) << lamina_last_error();
+  std::vector<std::byte> memory(bytes + 64);
+  void* prepared = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
+  std::vector<float> keys(3 * 5, 1.0f);
+  lamina_tensor& given = p["keys"];
+  given.data = keys.data();
+  ASSERT_EQ(lamina_prepare_keys(op, &given, 1, prepared, nullptr, 0), LAMINA_OK) << lamina_last_error();
+  given.data = nullptr;
+  EXPECT_EQ(p["prepared_keys"].shape[0], -1);
+  p["prepared_keys"].data = prepared;
+  EXPECT_EQ(p.Run(op), LAMINA_INVALID_ARGUMENT);
+  EXPECT_NE(
+      std::string(lamina_last_error()).find("tensor prepared_keys: shape must be [" + std::to_string(bytes) + "]"),
+      std::string::npos)
+      << lamina_last_error();
+  p["prepared_keys"].shape[0] = static_cast<int64_t>(bytes);
+  EXPECT_EQ(p.Run(op), LAMINA_OK) << lamina_last_error();
+  EXPECT_NEAR(p.first("context"), 1, 1e-5);
+  lamina_destroy(op);
 }
 
 TEST(CAbi, KnowsCostAndCandidates) {

@@ -8,7 +8,9 @@
 #include <unordered_map>
 #include <vector>
 
+#include "harness/additive_attention.h"
 #include "harness/conv2d.h"
+#include "harness/fully_connected.h"
 
 namespace lamina {
 namespace {
@@ -53,8 +55,8 @@ dnnl::primitive_attr After(const Activation& a) {
   return attributes;
 }
 
-// Runs the operator and the reference on normal data and compares every output, in the order of the case, with what oneDNN
-// makes of the same tensors: rows * row values, dense, or none where oneDNN has nothing to say.
+// Runs the operator and the reference on normal data and compares every output, in the order of the case, with what
+// oneDNN makes of the same tensors: rows * row values, dense, or none where oneDNN has nothing to say.
 template <class Op>
 void CompareWithOneDnn(const typename Op::Desc& desc,
                        const std::function<std::vector<std::vector<float>>(const harness::Case<Op>&)>& onednn) {
@@ -186,6 +188,103 @@ TEST(OneDnn, Conv2d) {
         });
       }
     }
+  }
+}
+
+// ---- Matrices.
+
+// rows x cols floats, row_stride and col_stride apart.
+struct Matrix {
+  const float* data;
+  int64_t rows, cols, row_stride, col_stride = 1;
+  memory view() const { return View(data, {rows, cols}, {row_stride, col_stride}); }
+};
+Matrix Transposed(const Matrix& m) { return {m.data, m.cols, m.rows, m.col_stride, m.row_stride}; }
+Matrix Dense(const std::vector<float>& v, int64_t rows, int64_t cols) { return {v.data(), rows, cols, cols}; }
+
+// act(a b + bias); bias [b.cols] or null.
+std::vector<float> MatMul(const Matrix& a, const Matrix& b, const void* bias = nullptr,
+                          const Activation& activation = {}) {
+  std::vector<float> c(static_cast<size_t>(a.rows * b.cols));
+  const memory ma = a.view(), mb = b.view(), mc = Dense(c, a.rows, b.cols).view();
+  const memory mbias = bias ? View(bias, {1, b.cols}, {b.cols, 1}) : memory();
+  const dnnl::matmul::primitive_desc pd(Engine(), ma.get_desc(), mb.get_desc(),
+                                        bias ? mbias.get_desc() : memory::desc(), mc.get_desc(), After(activation));
+  Execute(dnnl::matmul(pd), {{DNNL_ARG_SRC, ma}, {DNNL_ARG_WEIGHTS, mb}, {DNNL_ARG_BIAS, mbias}, {DNNL_ARG_DST, mc}});
+  return c;
+}
+
+std::vector<float> Softmax(const std::vector<float>& x, int64_t rows, int64_t cols) {
+  std::vector<float> y(x.size());
+  const memory mx = Dense(x, rows, cols).view(), my = Dense(y, rows, cols).view();
+  const dnnl::softmax_forward::primitive_desc pd(Engine(), dnnl::prop_kind::forward_inference,
+                                                 algorithm::softmax_accurate, mx.get_desc(), my.get_desc(), 1);
+  Execute(dnnl::softmax_forward(pd), {{DNNL_ARG_SRC, mx}, {DNNL_ARG_DST, my}});
+  return y;
+}
+
+TEST(OneDnn, FullyConnected) {
+  const FullyConnectedDesc cases[] = {
+      {.m = 1, .ic = 300, .oc = 100},
+      {.m = 7, .ic = 129, .oc = 65, .activation = {.kind = ActivationKind::kGeluTanh}, .x_stride = 140},
+      {.m = 50, .ic = 256, .oc = 96, .activation = {ActivationKind::kElu, 0.5f}, .weight_layout = MatrixLayout::kIo},
+      {.m = 33, .ic = 1024, .oc = 10, .bias = false},
+  };
+  for (const FullyConnectedDesc& d : cases) {
+    CompareWithOneDnn<FullyConnected>(
+        d, [&](const harness::Case<FullyConnected>& c) -> std::vector<std::vector<float>> {
+          const Matrix x{static_cast<const float*>(c.tensors.x), d.m, d.ic, d.x_stride ? d.x_stride : d.ic};
+          const auto* w = static_cast<const float*>(c.weights.w);
+          const bool oi = d.weight_layout == MatrixLayout::kOi;
+          return {MatMul(x, oi ? Transposed({w, d.oc, d.ic, d.ic}) : Matrix{w, d.ic, d.oc, d.oc}, c.weights.bias,
+                         d.activation)};
+        });
+  }
+}
+
+// ---- Attention, head by head over the live keys.
+
+TEST(OneDnn, AdditiveAttention) {
+  const AdditiveAttentionDesc cases[] = {
+      {.batch = 2, .queries = 3, .keys = 25, .query_dim = 40, .key_dim = 48, .units = 64, .bias = true},
+      {.queries = 5, .keys = 60, .query_dim = 30, .key_dim = 20, .units = 33, .value_dim = 50},
+  };
+  for (const AdditiveAttentionDesc& d : cases) {
+    CompareWithOneDnn<AdditiveAttention>(
+        d, [&](const harness::Case<AdditiveAttention>& c) -> std::vector<std::vector<float>> {
+          const AdditiveAttentionTensors& t = c.tensors;
+          const auto matrix = [](const void* data, int64_t rows, int64_t cols) {
+            return Matrix{static_cast<const float*>(data), rows, cols, cols};
+          };
+          const auto row_of = [](const void* data, int64_t row, int64_t cols) {
+            return static_cast<const float*>(data) + row * cols;
+          };
+          std::vector<float> context;
+          for (int64_t b = 0; b < d.batch; ++b) {
+            const int64_t live = t.key_lengths != nullptr ? t.key_lengths[b] : d.keys;
+            if (live == 0) {
+              context.resize(context.size() + static_cast<size_t>(d.queries * d.context_dim()), 0.0f);
+              continue;
+            }
+            const std::vector<float> queries =
+                MatMul(matrix(row_of(t.query, b * d.queries, d.query_dim), d.queries, d.query_dim),
+                       Transposed(matrix(c.weights.query_w, d.units, d.query_dim)), c.weights.bias);
+            const Matrix keys = matrix(row_of(t.keys, b * d.keys, d.key_dim), live, d.key_dim);
+            const Matrix values =
+                d.value_dim ? matrix(row_of(t.values, b * d.keys, d.value_dim), live, d.value_dim) : keys;
+            const Matrix key_w = Transposed(matrix(c.weights.key_w, d.units, d.key_dim));
+            std::vector<float> scores;
+            for (int64_t i = 0; i < d.queries; ++i) {  // the projected query is the bias of the projected keys
+              const std::vector<float> hidden =
+                  MatMul(keys, key_w, queries.data() + i * d.units, {.kind = ActivationKind::kTanh});
+              const std::vector<float> score = MatMul(Dense(hidden, live, d.units), matrix(c.weights.v, d.units, 1));
+              scores.insert(scores.end(), score.begin(), score.end());
+            }
+            const std::vector<float> rows = MatMul(Dense(Softmax(scores, d.queries, live), d.queries, live), values);
+            context.insert(context.end(), rows.begin(), rows.end());
+          }
+          return {context};
+        });
   }
 }
 

@@ -5,15 +5,11 @@
 namespace lamina::c {
 namespace {
 
-// [batch, seqlen, heads, dim] or [batch, heads, seqlen, dim], each stride the caller's or the dense one.
+// [batch, seqlen, heads, dim] or [batch, heads, seqlen, dim].
 Extents Heads(AttentionLayout layout, int64_t batch, int64_t seqlen, int64_t heads, int64_t dim,
               const AttentionStrides& s) {
-  const bool bshd = layout == AttentionLayout::kBshd;
-  Extents e = bshd ? Dense({batch, seqlen, heads, dim}) : Dense({batch, heads, seqlen, dim});
-  if (s.batch != 0) e.strides[0] = s.batch;
-  if (s.row != 0) e.strides[bshd ? 1 : 2] = s.row;
-  if (s.head != 0) e.strides[bshd ? 2 : 1] = s.head;
-  return e;
+  if (layout == AttentionLayout::kBshd) return {4, {batch, seqlen, heads, dim}, {s.batch, s.row, s.head, 1}};
+  return {4, {batch, heads, seqlen, dim}, {s.batch, s.head, s.row, 1}};
 }
 
 }  // namespace
@@ -37,8 +33,8 @@ struct Border<MultiHeadAttentionDesc> {
     s.Weight("bo", w.bo, d.dtype, Dense({d.model_dim}));
   }
   static void Tensors(const D& d, const MultiHeadAttention*, MultiHeadAttentionTensors& t, Slots& s) {
-    const Extents k = Heads(d.layout, d.batch, d.seqlen_kv, d.kv_heads(), d.head_dim, d.k);
-    const Extents v = Heads(d.layout, d.batch, d.seqlen_kv, d.kv_heads(), d.v_dim(), d.v);
+    const Extents k = Heads(d.layout, d.batch, d.seqlen_kv, d.kv_heads(), d.head_dim, d.k_strides());
+    const Extents v = Heads(d.layout, d.batch, d.seqlen_kv, d.kv_heads(), d.v_dim(), d.v_strides());
     if (d.projections) {
       s.Input("x", t.x, d.dtype, Rows({d.batch, d.seqlen_q, d.model_dim}, d.x_stride));
       if (d.memory_dim) {
@@ -50,10 +46,10 @@ struct Border<MultiHeadAttentionDesc> {
       s.Output("v_cache", t.v_cache, d.dtype, v, Slots::kOptional);
       s.Number("position", t.position);
     } else {
-      s.Input("q", t.q, d.dtype, Heads(d.layout, d.batch, d.seqlen_q, d.num_heads, d.head_dim, d.q));
+      s.Input("q", t.q, d.dtype, Heads(d.layout, d.batch, d.seqlen_q, d.num_heads, d.head_dim, d.q_strides()));
       s.Input("k", t.k, d.dtype, k);
       s.Input("v", t.v, d.dtype, v);
-      s.Output("o", t.o, d.dtype, Heads(d.layout, d.batch, d.seqlen_q, d.num_heads, d.v_dim(), d.o));
+      s.Output("o", t.o, d.dtype, Heads(d.layout, d.batch, d.seqlen_q, d.num_heads, d.v_dim(), d.o_strides()));
     }
     s.Input("key_lengths", t.key_lengths, LAMINA_I32, Dense({d.batch}), Slots::kOptional);
     if (d.mask) s.Input("mask", t.mask, LAMINA_BOOL, Dense({d.mask_batch, d.mask_heads, d.seqlen_q, d.seqlen_kv}));
