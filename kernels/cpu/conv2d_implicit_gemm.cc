@@ -44,11 +44,11 @@ Schedule MakeSchedule(const Conv2dDesc& d, const ConvTiles& tiles, int64_t panel
 class ImplicitGemm final : public Kernel<Conv2d> {
  public:
   ImplicitGemm(const Conv2dDesc& desc, const Context& context, std::shared_ptr<const PackedFilter> filter)
-      : desc_(desc),
+      : desc_(AlongRows(desc)),
         context_(context),
         kernel_(GetGemmKernel(context.isa)),
         filter_(std::move(filter)),
-        tiles_(desc, StrideOr(desc.x_stride, desc.ic), kernel_),
+        tiles_(desc_, StrideOr(desc.x_stride, desc.ic), kernel_),
         panels_(static_cast<int64_t>(CountPanels(kernel_, desc.oc / desc.groups))),
         schedule_(
             MakeSchedule(desc, tiles_, panels_, *context.machine, static_cast<int64_t>(context.pool->num_threads()))),
@@ -115,7 +115,7 @@ class ImplicitGemm final : public Kernel<Conv2d> {
 Judgement Judge(const Conv2dDesc& d, const Context& context) {
   if (std::string refusal = RefuseType(d); !refusal.empty()) return Refused(refusal);
   if (d.layout != Layout::kNhwc) return Refused("reads pixels in nhwc, got layout=nchw");
-  const ConvTiles tiles(d, StrideOr(d.x_stride, d.ic), GetGemmKernel(context.isa));
+  const ConvTiles tiles(AlongRows(d), StrideOr(d.x_stride, d.ic), GetGemmKernel(context.isa));
   return Accepted(tiles.PredictNs(*context.machine, context.isa, static_cast<int>(context.pool->num_threads())));
 }
 

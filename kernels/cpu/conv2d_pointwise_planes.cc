@@ -137,13 +137,11 @@ Judgement Judge(const Conv2dDesc& d, const Context& context) {
   const Machine& machine = *context.machine;
   const int threads = static_cast<int>(context.pool->num_threads());
   const int64_t lanes = static_cast<int64_t>(kernel.lanes), vectors = DivUp(d.oh() * d.ow(), lanes);
-  const Cut rows(d.oc / d.groups, static_cast<int64_t>(kernel.rows));
   const double columns = static_cast<double>(d.n * d.groups) * static_cast<double>(vectors * lanes);
   const double steps = static_cast<double>(1 + d.ic / d.groups);
-  const double compute =
-      2 * columns * steps * static_cast<double>(rows.cost()) /
-          (kLoopEfficiency * machine.Gflops(context.isa, threads)) +
-      kTileNs * columns * static_cast<double>(rows.tiles) / static_cast<double>(kernel.vectors * kernel.lanes);
+  const TileTimes times(kernel, 1 + d.ic / d.groups, d.oh() * d.ow());
+  const double compute = 2 * columns * steps * times.Of(Cut(d.oc / d.groups, static_cast<int64_t>(kernel.rows))) /
+                         (kLoopEfficiency * machine.Gflops(context.isa, threads));
   const double packing = 8 * columns * steps / machine.Gbps(machine.l2.bytes, threads);
   const int64_t bytes = CostOf(d).bytes();
   return Accepted(std::max(compute + packing, static_cast<double>(bytes) / machine.Gbps(bytes, threads)));

@@ -24,15 +24,25 @@ inline int64_t DivUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 struct Cut {
   int64_t tiles, height, higher;  // the first `higher` tiles are one row higher than `height`
   Cut(int64_t rows, int64_t most) : tiles(DivUp(rows, most)), height(rows / tiles), higher(rows % tiles) {}
-  // The tiles' time in units of one row's: below four rows the products of a step no longer hide the loads of B and the
-  // latency of the sums before them.
-  int64_t cost() const {
-    return higher * std::max<int64_t>(height + 1, 4) + (tiles - higher) * std::max<int64_t>(height, 4);
-  }
 };
 
-// Of the FMA peak in the loop over k, and a tile's beginning and end.
-inline constexpr double kLoopEfficiency = 0.96, kTileNs = 25;
+// What tiles take, in units of one row of a full tile.
+struct TileTimes {
+  // Products over k floats a row, panels of up to `columns` columns.
+  TileTimes(const GemmKernel& kernel, int64_t k, int64_t columns);
+  double Of(const Cut& cut) const {
+    const double high = static_cast<double>(cut.higher), low = static_cast<double>(cut.tiles - cut.higher);
+    const double height = static_cast<double>(cut.height);
+    return high * (std::max(height + 1, least) + ends) + low * (std::max(height, least) + ends);
+  }
+  double least;  // rows below which a tile is not faster: it waits for B, or for its own sums
+  double ends;   // its beginning and end
+};
+inline constexpr double kLoopEfficiency = 0.97;  // of the FMA peak, within the loop over k
+
+// The same problem with height and width exchanged when it is one-dimensional along its height: an image one pixel wide
+// lies in memory as one that is one pixel high, where tiles follow a row.
+Conv2dDesc AlongRows(Conv2dDesc desc);
 
 // The weights of one group each, k x n in panels, shared by all that are reshaped from one.
 using PackedFilter = std::vector<PackedMatrix>;
@@ -72,8 +82,7 @@ class ConvTiles {
   void Run(const ConvRows& rows, std::byte* table) const;
   size_t table_bytes() const;
 
-  // Output rows whose pixels are tiled as one run: 1, or all of them where tiles that end at the row's end would be
-  // low.
+  // Output rows that should be given to Run together, or a multiple of it.
   int64_t run_rows() const { return run_rows_; }
   // Nanoseconds for all images and groups, without what must be moved between layouts.
   double PredictNs(const Machine& machine, Isa isa, int threads) const;
@@ -84,18 +93,31 @@ class ConvTiles {
   Range InputRows(int64_t first_row, int64_t last_row) const;
 
  private:
+  // How the pixels of an image are cut: each row by itself; the interior of each row, and what lies between two rows'
+  // interiors; or all pixels as one run, where tiles that end with the row would be low.
+  enum class Tiling { kRows, kSplit, kFlat };
+
+  void ChooseTiling();
   Range ValidTaps(int64_t oh) const;  // the kernel rows that lie inside the image
-  void RunPixels(const ConvRows& rows, int64_t first_row, int64_t last_row, std::byte* table) const;
+  void RunPixels(const ConvRows& rows, int64_t oh, int64_t ow, int64_t pixels, std::byte* table) const;
   void RunInterior(const ConvRows& rows, int64_t oh, int64_t ow, size_t height, size_t tiles,
                    const GemmOutput& out) const;
   void RunEdge(const ConvRows& rows, int64_t oh, int64_t ow, size_t height, const GemmOutput& out,
                std::byte* table) const;
+  struct Window {  // the first tap of an output pixel: x at the start of its row, its column; both may lie outside
+    const float* x;
+    int64_t column;
+  };
+  void FillTable(const Window& window, Range taps, Range valid, size_t pixels, size_t height, const float** pointers,
+                 uint8_t* count) const;
 
   Conv2dDesc desc_;
   const GemmKernel* kernel_;
   int64_t oh_, ow_, ic_group_, x_pixel_;
   int64_t interior_first_, interior_last_;  // output columns all of whose taps lie inside the image
+  Tiling tiling_ = Tiling::kRows;
   int64_t run_rows_ = 1;
+  double cost_ = 0;  // of an image, in rows of full tiles
   // Taps of one kernel row lie next to each other in memory when the dilation is 1 and pixels are dense: then the kw
   // taps of an interior tile are one.
   size_t taps_per_row_ = 1, tap_floats_ = 1;

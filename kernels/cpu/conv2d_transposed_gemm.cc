@@ -50,12 +50,12 @@ Schedule MakeSchedule(const Conv2dDesc& d, const ConvTiles& tiles, int64_t panel
 class TransposedGemm final : public Kernel<Conv2d> {
  public:
   TransposedGemm(const Conv2dDesc& desc, const Context& context, std::shared_ptr<const PackedFilter> filter)
-      : desc_(desc),
+      : desc_(AlongRows(desc)),
         context_(context),
         kernel_(GetGemmKernel(context.isa)),
         transpose_(GetTransposeKernel(context.isa).transpose),
         filter_(std::move(filter)),
-        tiles_(desc, desc.ic / desc.groups, kernel_),
+        tiles_(desc_, desc.ic / desc.groups, kernel_),
         panels_(static_cast<int64_t>(CountPanels(kernel_, desc.oc / desc.groups))),
         schedule_(
             MakeSchedule(desc, tiles_, panels_, *context.machine, static_cast<int64_t>(context.pool->num_threads()))),
@@ -147,7 +147,7 @@ Judgement Judge(const Conv2dDesc& d, const Context& context) {
   if (std::string refusal = RefuseType(d); !refusal.empty()) return Refused(refusal);
   if (d.layout != Layout::kNchw) return Refused("reads planes in nchw, got layout=nhwc");
   const int threads = static_cast<int>(context.pool->num_threads());
-  const ConvTiles tiles(d, d.ic / d.groups, GetGemmKernel(context.isa));
+  const ConvTiles tiles(AlongRows(d), d.ic / d.groups, GetGemmKernel(context.isa));
   // Both moves run at about half of the L2 cache's bandwidth, counted once to read and once to write.
   const double moved =
       8 * static_cast<double>(d.n) *
