@@ -97,7 +97,7 @@ std::unique_ptr<Guarded> GuardedScratch(size_t bytes) {
 
 ThreadPool& PoolOf(size_t threads) {
   static std::mutex mutex;
-  static std::vector<ThreadPool*> pools;  // never destroyed: threads may outlive statics
+  static auto& pools = *new std::vector<ThreadPool*>;  // never destroyed: threads may outlive statics
   const std::lock_guard lock(mutex);
   if (pools.size() <= threads) pools.resize(threads + 1);
   if (pools[threads] == nullptr) {
