@@ -140,15 +140,16 @@ void Attend(const Desc& d, const MultiHeadAttentionTensors& t, const Query& at, 
     double o = 0, abs_o = 0, projected_o = 0;
     for (int64_t j = 0; j < length; ++j) {
       if (out.scores[j] == -INFINITY) continue;
-      const double p = out.scores[j] / sum, v = out.v[v_at(j, c)];
+      const double p = out.scores[j], v = out.v[v_at(j, c)];
       o += p * v;
-      abs_o += (p + 0x1p-126) * std::fabs(v);
+      abs_o += (p + 0x1p-126 * sum) * std::fabs(v);
       if (m != nullptr) projected_o += p * m->v[v_at(j, c)];
     }
-    out.o[o_at(c)] = o;
+    // Divided once: the means of the exact tests are exact before it.
+    out.o[o_at(c)] = sum == 0 ? 0 : o / sum;  // 0: no key kept
     if (m != nullptr) {
-      m->o[o_at(c)] = abs_o;
-      m->projected_o[o_at(c)] = projected_o;
+      m->o[o_at(c)] = sum == 0 ? 0 : abs_o / sum;
+      m->projected_o[o_at(c)] = sum == 0 ? 0 : projected_o / sum;
     }
   }
   if (sink) {

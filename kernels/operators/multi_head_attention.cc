@@ -32,6 +32,7 @@ Status ValidateTensor(const MultiHeadAttentionDesc& d, const char* name, const A
   }
   if (CheckedProduct({d.batch, seqlen, heads, dim}) < 0)
     return Refuse(d, std::string("the size of ") + name + " overflows");
+  if (seqlen == 0) return {};  // no rows
   const AttentionStrides s = Filled(asked, d.layout, seqlen, heads, dim);
   struct Axis {
     int64_t stride, count;

@@ -1,0 +1,179 @@
+#include "kernels/cpu/attention_form.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cpu/thread_pool.h"
+
+namespace lamina::cpu {
+namespace {
+
+constexpr size_t kSplitKeys = 512;  // of a decode task: fixed, so that results do not depend on the number of threads
+
+size_t RoundUp(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+// Stacking the heads of a group lets them share each key; with many queries there is nothing to gain.
+bool Stacks(AttentionForm form, const MultiHeadAttentionDesc& d, size_t flash_rows) {
+  return form == AttentionForm::kDecode || static_cast<size_t>(d.seqlen_q) < flash_rows;
+}
+
+}  // namespace
+
+double PredictAttention(AttentionForm form, const MultiHeadAttentionDesc& d, const Machine& machine, Isa isa) {
+  MultiHeadAttentionDesc plain = d;
+  plain.projections = false;
+  const double peak = machine.Gflops(isa, 1);  // flops per ns
+  const double pairs = static_cast<double>(CostOf(plain).macs) / static_cast<double>(d.head_dim + d.v_dim());
+  const double flops_per_pair = 2.0 * static_cast<double>(d.head_dim + d.v_dim());
+  const double kv_bytes = 4.0 * static_cast<double>(d.batch * d.seqlen_kv * d.kv_heads() * (d.head_dim + d.v_dim()));
+  const double memory_ns = kv_bytes / machine.Gbps(static_cast<int64_t>(kv_bytes), 1);
+  const double queries = static_cast<double>(d.batch * d.num_heads * d.seqlen_q);
+  if (form == AttentionForm::kDecode) {
+    // Fractions of the peak with 1, 2 and 4 rows a key (Zen 4: 44%, 71%, 82%; AVX2 has registers for two).
+    const size_t rows = std::min(StackedRows(d), GetDecodeKernel(isa).rows);
+    const double efficiency = rows >= 4 ? 0.7 : rows >= 2 ? 0.6 : 0.4;
+    const double tasks =
+        static_cast<double>(d.batch * d.kv_heads()) * std::ceil(static_cast<double>(d.seqlen_kv) / kSplitKeys);
+    return std::max(pairs * flops_per_pair / (efficiency * peak), memory_ns) + 300 * tasks;
+  }
+  const FlashKernel& kernel = GetFlashKernel(isa);
+  const size_t vectors = form == AttentionForm::kFlashWide ? kernel.vectors : std::min<size_t>(2, kernel.vectors);
+  const size_t block = vectors * kernel.lanes, most = static_cast<size_t>(d.seqlen_q);
+  const size_t rows = most < block ? StackedRows(d) : most;  // of a unit
+  // Lanes without a query are computed too, and so are the keys beyond a block's diagonal.
+  const double fill = static_cast<double>(rows) / static_cast<double>(RoundUp(rows, kernel.lanes));
+  const bool cut = d.causal != Causal::kNone || d.window_left >= 0 || d.window_right >= 0;
+  const double wasted = cut ? queries * 0.5 * static_cast<double>(std::min(block, most)) : 0;
+  const double efficiency = rows <= kernel.lanes ? 0.6 : 0.82;
+  return std::max((pairs + wasted) / fill * flops_per_pair / (efficiency * peak), memory_ns) +
+         100 * queries / fill / static_cast<double>(kernel.lanes);
+}
+
+Attention::Attention(AttentionForm form, const MultiHeadAttentionDesc& desc, const Context& context)
+    : form_(form),
+      problem_(desc, false),
+      pool_(context.pool),
+      flash_(&GetFlashKernel(context.isa)),
+      decode_(&GetDecodeKernel(context.isa)) {
+  problem_ = AttentionProblem(desc, Stacks(form, desc, FlashRows()));
+}
+
+size_t Attention::FlashRows() const {
+  return flash_->lanes *
+         (form_ == AttentionForm::kFlashNarrow ? std::min<size_t>(2, flash_->vectors) : flash_->vectors);
+}
+
+size_t Attention::WorkerFloats() const {
+  const AttentionBlock options = problem_.Options();
+  return RoundUp(form_ == AttentionForm::kDecode ? decode_->scratch_floats(options) : flash_->scratch_floats(options),
+                 16);
+}
+
+size_t Attention::splits() const {
+  return std::max<size_t>(1, (static_cast<size_t>(problem_.desc().seqlen_kv) + kSplitKeys - 1) / kSplitKeys);
+}
+
+size_t Attention::scratch_bytes() const {
+  size_t floats = WorkerFloats() * pool_->num_threads();
+  if (form_ == AttentionForm::kDecode) {
+    const size_t queries = batch() * problem_.units() * problem_.rows();
+    floats += queries * (splits() * PartialFloats(static_cast<size_t>(problem_.desc().v_dim())) + 2);
+  }
+  return floats * sizeof(float);
+}
+
+void Attention::Run(const AttentionOperands& operands, std::byte* scratch) const {
+  if (form_ == AttentionForm::kDecode) {
+    RunDecode(operands, reinterpret_cast<float*>(scratch));
+  } else {
+    RunFlash(operands, reinterpret_cast<float*>(scratch));
+  }
+}
+
+void Attention::RunFlash(const AttentionOperands& operands, float* scratch) const {
+  const size_t block_rows = FlashRows(), rows = problem_.rows(), blocks = (rows + block_rows - 1) / block_rows;
+  const size_t worker_floats = WorkerFloats();
+  ParallelTasks(*pool_, batch() * problem_.units() * blocks, [&](size_t task, size_t worker) {
+    const size_t unit = task / blocks % problem_.units(), b = task / blocks / problem_.units();
+    const size_t begin = (blocks - 1 - task % blocks) * block_rows;  // under a causal mask the longest come first
+    const size_t count = std::min(block_rows, rows - begin);
+    flash_->run(problem_.Block(operands, b, unit, begin, count, RoundUp(count, flash_->lanes)),
+                scratch + worker * worker_floats);
+  });
+}
+
+void Attention::RunDecode(const AttentionOperands& operands, float* scratch) const {
+  const size_t rows = problem_.rows(), units = problem_.units(),
+               partial_floats = PartialFloats(problem_.Options().value_dim);
+  const size_t unit_floats = splits() * rows * partial_floats, worker_floats = WorkerFloats();
+  float* const partials = scratch + pool_->num_threads() * worker_floats;  // [batch, unit, split, row][PartialFloats]
+  float* const softmax = partials + batch() * units * unit_floats;         // [batch, unit][2][row]: maximum, 1 / sum
+  // f(block, row, split) for the blocks of one task, their keys cut to the split's.
+  const auto for_each_block = [&](size_t task, const auto& f) {
+    const size_t split = task % splits(), unit = task / splits() % units, b = task / splits() / units;
+    for (size_t row = 0; row < rows; row += decode_->rows) {
+      const size_t count = std::min(decode_->rows, rows - row);
+      AttentionBlock block = problem_.Block(operands, b, unit, row, count, RoundUp(count, decode_->lanes));
+      block.begin = std::max(block.begin, split * kSplitKeys);
+      block.end = std::min(block.end, (split + 1) * kSplitKeys);
+      f(block, row, b * units + unit, split);
+    }
+  };
+  ParallelTasks(*pool_, batch() * units * splits(), [&](size_t task, size_t worker) {
+    for_each_block(task, [&](const AttentionBlock& block, size_t row, size_t at, size_t split) {
+      float* const partial = partials + at * unit_floats + (split * rows + row) * partial_floats;
+      if (block.begin < block.end) return decode_->run(block, partial, scratch + worker * worker_floats);
+      for (size_t r = 0; r < block.rows; ++r) {
+        partial[r * partial_floats + MaximumAt(block.value_dim)] = kLowest;
+        partial[r * partial_floats + SumAt(block.value_dim)] = 0.0f;
+      }
+    });
+  });
+  ParallelTasks(*pool_, batch() * units, [&](size_t task, size_t) {
+    Merge(operands, task / units, task % units, partials + task * unit_floats, softmax + task * 2 * rows);
+  });
+  if (operands.tensors->weights == nullptr) return;
+  ParallelTasks(*pool_, batch() * units * splits(), [&](size_t task, size_t worker) {
+    for_each_block(task, [&](const AttentionBlock& block, size_t row, size_t at, size_t split) {
+      const size_t end = std::min(block.seqlen_kv, (split + 1) * kSplitKeys);
+      for (size_t r = 0; r < block.rows; ++r) {
+        float* const weights = block.weights + r * block.seqlen_kv;
+        std::fill(weights + split * kSplitKeys, weights + end, 0.0f);
+      }
+      if (block.begin >= block.end) return;
+      const float* const of_rows = softmax + at * 2 * rows + row;
+      decode_->weights(block, of_rows, of_rows + rows, scratch + worker * worker_floats);
+    });
+  });
+}
+
+// Partial softmaxes of one unit, in the order of the keys.
+void Attention::Merge(const AttentionOperands& operands, size_t b, size_t unit, const float* partials,
+                      float* softmax) const {
+  const size_t rows = problem_.rows(), value_dim = problem_.Options().value_dim, floats = PartialFloats(value_dim);
+  for (size_t row = 0; row < rows; ++row) {
+    const AttentionBlock block = problem_.Block(operands, b, unit, row, 1, 1);
+    const auto partial = [&](size_t split) { return partials + (split * rows + row) * floats; };
+    float maximum = kLowest, sum = 0;
+    for (size_t s = 0; s < splits(); ++s) {
+      const float m = partial(s)[MaximumAt(value_dim)];
+      if (m > maximum) maximum = m;
+    }
+    float* const o = block.o[0];
+    std::fill_n(o, value_dim, 0.0f);
+    for (size_t s = 0; s < splits(); ++s) {
+      const float* const p = partial(s);
+      if (p[SumAt(value_dim)] == 0) continue;  // nothing kept; its values were never written
+      const float weight = std::exp2(p[MaximumAt(value_dim)] - maximum);
+      sum += weight * p[SumAt(value_dim)];
+      for (size_t c = 0; c < value_dim; ++c) o[c] += weight * p[c];
+    }
+    const float factor = sum == 0 ? 0.0f : 1 / sum;
+    for (size_t c = 0; c < value_dim; ++c) o[c] *= factor;
+    if (block.lse != nullptr) *block.lse = LogSumExp(maximum, sum);
+    softmax[row] = maximum;
+    softmax[rows + row] = factor;
+  }
+}
+
+}  // namespace lamina::cpu
