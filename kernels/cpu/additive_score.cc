@@ -33,7 +33,7 @@ constexpr size_t kQueryTile = HWY_TARGET == HWY_AVX3 ? 2 : 1;
 #if HWY_TARGET != HWY_SCALAR
 // Adds the 128-bit blocks of v.
 template <class DV>
-HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> SumOfBlocks(DV d, hn::Vec<DV> v) {
+HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> SumOfBlocks(DV, hn::Vec<DV> v) {
   if constexpr (hn::MaxLanes(DV()) == 4) {
     return v;
   } else {
