@@ -139,6 +139,13 @@ struct Scaler {
     Image(d);
     if (depthwise) d.groups = d.ic;
   }
+  void operator()(SeparableConv2dDesc& d) {
+    // The hidden channels are a multiple of the input's, after scaling too.
+    const int64_t expansion = d.hidden / d.ic;
+    const bool multiple = d.hidden % d.ic == 0;
+    Image(d);
+    if (d.hidden != 0) d.hidden = multiple ? expansion * d.ic : Channels(d.hidden);
+  }
   void operator()(FullyConnectedDesc& d) {
     d.ic = Channels(d.ic);
     d.oc = Channels(d.oc);

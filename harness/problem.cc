@@ -6,6 +6,7 @@
 #include "harness/conv2d.h"
 #include "harness/fully_connected.h"
 #include "harness/multi_head_attention.h"
+#include "harness/separable_conv2d.h"
 
 namespace lamina::harness {
 namespace {
@@ -16,6 +17,10 @@ struct OperatorOf;
 template <>
 struct OperatorOf<Conv2dDesc> {
   using type = Conv2d;
+};
+template <>
+struct OperatorOf<SeparableConv2dDesc> {
+  using type = SeparableConv2d;
 };
 template <>
 struct OperatorOf<FullyConnectedDesc> {

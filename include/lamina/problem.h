@@ -12,11 +12,13 @@
 #include "lamina/export.h"
 #include "lamina/fully_connected.h"
 #include "lamina/multi_head_attention.h"
+#include "lamina/separable_conv2d.h"
 #include "lamina/status.h"
 
 namespace lamina {
 
-using Problem = std::variant<Conv2dDesc, FullyConnectedDesc, AdditiveAttentionDesc, MultiHeadAttentionDesc>;
+using Problem =
+    std::variant<Conv2dDesc, SeparableConv2dDesc, FullyConnectedDesc, AdditiveAttentionDesc, MultiHeadAttentionDesc>;
 
 // Reads any descriptor's text; its first word says which operator. Reads only: ValidateProblem judges the values.
 LAMINA_API Result<Problem> ParseProblem(std::string_view text);

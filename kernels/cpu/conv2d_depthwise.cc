@@ -62,7 +62,8 @@ class DepthwiseConv2dKernel final : public Kernel<Conv2d> {
 Judgement Judge(const Conv2dDesc& d, const Context& context) {
   if (std::string type = RefuseType(d); !type.empty()) return Refused(std::move(type));
   if (d.groups != d.ic) return Refused("only groups = ic is depthwise");
-  return Accepted(PredictDepthwise(ShapeOf(d), d.layout, d.n, context));
+  return Accepted(PredictDepthwise(ShapeOf(d), d.layout, d.n, *context.machine, context.isa,
+                                   static_cast<int>(context.pool->num_threads())));
 }
 
 Result<std::shared_ptr<const Kernel<Conv2d>>> Prepare(const Conv2dDesc& d, const Conv2dWeights& w,

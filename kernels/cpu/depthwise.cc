@@ -9,8 +9,6 @@
 #include <cstring>
 #include <string>
 
-#include "lamina/machine.h"
-
 namespace lamina::cpu {
 namespace {
 
@@ -270,10 +268,9 @@ void DepthwiseStep::StoreOutput(const float* block, const Tile& tile, const Imag
   }
 }
 
-double PredictDepthwise(const DepthwiseShape& s, Layout layout, int64_t n, const Context& context) {
-  const Machine& machine = *context.machine;
-  const DwConvKernel& kernel = GetDwConvKernel(context.isa);
-  const int threads = static_cast<int>(context.pool->num_threads());
+double PredictDepthwise(const DepthwiseShape& s, Layout layout, int64_t n, const Machine& machine, Isa isa,
+                        int threads) {
+  const DwConvKernel& kernel = GetDwConvKernel(isa);
   const auto lanes = static_cast<int64_t>(kernel.lanes), channels = (s.oc + lanes - 1) / lanes * lanes;
   const bool slides = FindSlide(kernel, s.kh, s.kw, s.stride_h, s.stride_w, s.dilation_h, s.dilation_w) != nullptr;
   const double outputs = static_cast<double>(n * s.oh * s.ow * channels);
@@ -284,7 +281,7 @@ double PredictDepthwise(const DepthwiseShape& s, Layout layout, int64_t n, const
   const double inputs_per_output = static_cast<double>(s.ih * s.iw) / static_cast<double>(s.oh * s.ow);
   if (!slides || layout == Layout::kNchw || s.multiplier() > 1) work += copied * inputs_per_output;
   if (layout == Layout::kNchw) work += copied;
-  const double compute = 2 * outputs * work / machine.Gflops(context.isa, threads);
+  const double compute = 2 * outputs * work / machine.Gflops(isa, threads);
   const int64_t bytes = 4 * n * (s.ih * s.iw * s.ic + s.oh * s.ow * s.oc);
   return std::max(compute, static_cast<double>(bytes) / machine.Gbps(bytes, threads));
 }

@@ -14,6 +14,7 @@
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/transpose.h"
 #include "lamina/context.h"
+#include "lamina/machine.h"
 #include "lamina/status.h"
 #include "lamina/types.h"
 
@@ -118,7 +119,8 @@ void DepthwiseStep::RunAll(ThreadPool& pool, int64_t n, const ImagesOf& images, 
 }
 
 // Predicted nanoseconds of the step over `n` images in `layout` that lie in memory as far out as their size says.
-double PredictDepthwise(const DepthwiseShape& shape, Layout layout, int64_t n, const Context& context);
+double PredictDepthwise(const DepthwiseShape& shape, Layout layout, int64_t n, const Machine& machine, Isa isa,
+                        int threads);
 
 }  // namespace lamina::cpu
 

@@ -8,14 +8,6 @@
 #include "kernels/operators/rules.h"
 
 namespace lamina {
-namespace {
-
-int64_t OutputSize(int64_t in, int64_t kernel, int64_t stride, int64_t dilation, int64_t before, int64_t after) {
-  const int64_t span = in + before + after - (dilation * (kernel - 1) + 1);
-  return span < 0 || stride < 1 ? 0 : span / stride + 1;  // of a descriptor that Validate would refuse, too
-}
-
-}  // namespace
 
 template <>
 struct Fields<Conv2dDesc> {

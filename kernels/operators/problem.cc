@@ -22,6 +22,7 @@ Result<Problem> ParseAs(std::string_view text) {
 
 constexpr Reader kReaders[] = {
     {"conv2d", ParseAs<ParseConv2d>},
+    {"separable_conv2d", ParseAs<ParseSeparableConv2d>},
     {"fully_connected", ParseAs<ParseFullyConnected>},
     {"additive_attention", ParseAs<ParseAdditiveAttention>},
     {"multi_head_attention", ParseAs<ParseMultiHeadAttention>},

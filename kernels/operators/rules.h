@@ -62,6 +62,12 @@ Status ValidateEnums(const Desc& d, Enums... values) {
   return Refuse(d, "every enumerated field must hold one of its members, got" + got);
 }
 
+// Positions of a kernel on a padded axis: 0 where it does not fit.
+inline int64_t OutputSize(int64_t in, int64_t kernel, int64_t stride, int64_t dilation, int64_t before, int64_t after) {
+  const int64_t span = in + before + after - (dilation * (kernel - 1) + 1);
+  return span < 0 || stride < 1 ? 0 : span / stride + 1;  // of a descriptor that Validate would refuse, too
+}
+
 // Sizes and strides of an image operator's x [n, ih, iw, ic] and y [n, oh, ow, oc] (or their nchw forms).
 template <class Desc>
 Status ValidateImage(const Desc& d, int64_t n, int64_t ic, int64_t ih, int64_t iw, int64_t oc, int64_t oh, int64_t ow,

@@ -1,0 +1,168 @@
+// separable_conv2d a few rows at a time: what lies between the steps is a strip of rows in scratch that the next step
+// reads while it is in L1 or L2.
+//
+//   for each part of an image (a task: a range of output rows)
+//     for each strip of it
+//       expand the input rows that the strip needs and that are not there yet, into a ring of rows
+//       depthwise: ring (or x) -> strip
+//       project: strip -> y
+//
+// The ring keeps the rows that neighbouring strips share, so that only where a part begins are (kh - 1) * dilation_h
+// rows expanded twice.
+#include <algorithm>
+#include <memory>
+#include <numeric>
+#include <utility>
+
+#include "kernels/cpu/separable_conv2d_steps.h"
+#include "kernels/cpu/thread_pool.h"
+#include "lamina/machine.h"
+
+namespace lamina::cpu {
+namespace {
+
+int64_t DivUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
+size_t LineBytes(size_t floats) { return (floats * sizeof(float) + 63) / 64 * 64; }
+
+// How an image is cut.
+struct Cut {
+  int64_t strip_rows, parts;  // output rows of a strip; parts of an image, whole tasks
+};
+
+Cut CutOf(const SeparableConv2dDesc& d, const Context& context) {
+  const DepthwiseShape s = DepthwiseShapeOf(d);
+  // Each strip passes over the pointwise weights: let it be about as large as they are, but stay in L2 beside them.
+  int64_t weight_bytes = 0, row_bytes = 0;
+  if (d.has_expand()) {
+    weight_bytes += s.ic * d.ic * int64_t{4};
+    row_bytes += s.stride_h * s.iw * ScratchChannels(s.ic) * int64_t{4};
+  }
+  if (d.has_project()) {
+    weight_bytes += s.oc * d.oc * int64_t{4};
+    row_bytes += s.ow * ScratchChannels(s.oc) * int64_t{4};
+  }
+  constexpr int64_t kLeast = 64 << 10, kKernelRows = static_cast<int64_t>(kMaxDwConvRows);
+  const int64_t bytes = std::clamp(weight_bytes, kLeast, std::max(kLeast, context.machine->l2.bytes / 4));
+  int64_t rows = std::clamp<int64_t>(bytes / row_bytes, 1, s.oh);
+  if (rows < s.oh && rows > kKernelRows) rows -= rows % kKernelRows;
+  Cut cut{rows, 1};
+  const int64_t threads = static_cast<int64_t>(context.pool->num_threads());
+  if (threads == 1) return cut;
+  // As few parts as give every thread the same number; where no row is expanded twice, up to four times as many, to
+  // even out the threads' ends.
+  const int64_t even = threads / std::gcd(d.n, threads);
+  cut.parts = d.has_expand() ? even : even * std::clamp<int64_t>(DivUp(s.oh, rows) / even, 1, 4);
+  cut.parts = std::min(cut.parts, s.oh);
+  cut.strip_rows = std::min(rows, DivUp(s.oh, cut.parts));
+  return cut;
+}
+
+// Input rows that so many output rows take.
+int64_t InputRows(const DepthwiseShape& s, int64_t rows) {
+  return (rows - 1) * s.stride_h + (s.kh - 1) * s.dilation_h + 1;
+}
+
+class FusedRows final : public Kernel<SeparableConv2d> {
+ public:
+  FusedRows(const SeparableConv2dDesc& desc, const Context& context, std::shared_ptr<const PackedSeparable> weights)
+      : steps_(desc, context, std::move(weights)), cut_(CutOf(desc, context)) {
+    const DepthwiseShape& s = steps_.depthwise().shape();
+    ring_rows_ = std::min(s.ih, InputRows(s, cut_.strip_rows));
+    if (desc.has_expand()) ring_bytes_ = LineBytes(ScratchImageFloats(ring_rows_, s.iw, s.ic));
+    if (desc.has_project()) strip_bytes_ = LineBytes(ScratchImageFloats(cut_.strip_rows, s.ow, s.oc));
+    pixel_bytes_ = LineBytes(std::max(steps_.ExpandFloats(ring_rows_), steps_.ProjectFloats(cut_.strip_rows)));
+  }
+
+  Status Run(const SeparableConv2dTensors& t, std::byte* scratch) const override {
+    const int64_t n = steps_.desc().n, oh = steps_.depthwise().shape().oh;
+    ParallelTasks(*steps_.context().pool, static_cast<size_t>(n * cut_.parts), [&](size_t task, size_t worker) {
+      const int64_t image = static_cast<int64_t>(task) / cut_.parts, part = static_cast<int64_t>(task) % cut_.parts;
+      RunPart(t, image, part * oh / cut_.parts, (part + 1) * oh / cut_.parts, scratch + worker * worker_bytes());
+    });
+    return {};
+  }
+
+  size_t scratch_bytes() const override { return worker_bytes() * steps_.context().pool->num_threads(); }
+  size_t packed_bytes() const override { return steps_.weights()->bytes(); }
+  Result<std::shared_ptr<const Kernel<SeparableConv2d>>> Reshape(const SeparableConv2dDesc& desc) const override {
+    return std::shared_ptr<const Kernel<SeparableConv2d>>(
+        std::make_shared<FusedRows>(desc, steps_.context(), steps_.weights()));
+  }
+
+ private:
+  size_t worker_bytes() const { return ring_bytes_ + strip_bytes_ + pixel_bytes_ + steps_.depthwise().scratch_bytes(); }
+
+  // Output rows [begin, end) of image n.
+  void RunPart(const SeparableConv2dTensors& t, int64_t n, int64_t begin, int64_t end, std::byte* scratch) const {
+    const SeparableConv2dDesc& d = steps_.desc();
+    const DepthwiseShape& s = steps_.depthwise().shape();
+    const auto floats = [&](size_t offset) { return reinterpret_cast<float*>(scratch + offset); };
+    const ImageView<float> ring = ScratchImage(floats(0), ring_rows_, s.iw, s.ic);
+    float* const pixels = floats(ring_bytes_ + strip_bytes_);
+    const ImageView<const float> x = steps_.X(t, n), residual = steps_.ResidualOf(t, n);
+    const ImageView<float> y = steps_.Y(t, n);
+    int64_t expanded = 0;  // rows before this one are in the ring, or no longer needed
+    for (int64_t row = begin; row < end; row += cut_.strip_rows) {
+      const int64_t row_end = std::min(end, row + cut_.strip_rows);
+      if (d.has_expand()) {
+        const int64_t top = row * s.stride_h - s.pad_top;
+        const int64_t bottom = std::min(s.ih, top + InputRows(s, row_end - row));
+        expanded = std::max(expanded, top);
+        if (expanded < bottom) {
+          steps_.Expand(x, expanded, bottom, ring, pixels);
+          expanded = bottom;
+        }
+      }
+      const ImageView<float> strip = ScratchImage(floats(ring_bytes_), cut_.strip_rows, s.ow, s.oc, row);
+      steps_.depthwise().Run({d.has_expand() ? ring.read() : x, d.has_project() ? strip : y, residual},
+                             {row, row_end, 0, steps_.depthwise().vectors()},
+                             scratch + ring_bytes_ + strip_bytes_ + pixel_bytes_);
+      if (d.has_project()) steps_.Project(strip.read(), row, row_end, y, residual, pixels);
+    }
+  }
+
+  SeparableSteps steps_;
+  Cut cut_;
+  int64_t ring_rows_;
+  size_t ring_bytes_ = 0, strip_bytes_ = 0, pixel_bytes_;
+};
+
+// The strips of one part after each other, the parts shared among the threads; at least what the tensors take to move.
+Judgement Judge(const SeparableConv2dDesc& d, const Context& context) {
+  if (d.dtype != DType::kF32) return Refused("only dtype=f32 is computed on the CPU");
+  if (d.fusion == Fusion::kNever) return Refused("fusion=never: this keeps no full-size intermediate");
+  const Machine& machine = *context.machine;
+  const int threads = static_cast<int>(context.pool->num_threads());
+  const Cut cut = CutOf(d, context);
+  DepthwiseShape s = DepthwiseShapeOf(d);
+  const int64_t strips = DivUp(DivUp(s.oh, cut.parts), cut.strip_rows), rounds = DivUp(d.n * cut.parts, threads);
+  const int64_t overlap = std::max<int64_t>(0, InputRows(s, 1) - s.stride_h);
+  s.oh = cut.strip_rows;
+  s.ih = std::min(d.ih, cut.strip_rows * s.stride_h);
+  double strip = PredictDepthwise(s, d.layout, 1, machine, context.isa, 1), seam = 0;
+  if (d.has_expand()) {
+    const auto expand = [&](int64_t rows) { return PredictMatMul(machine, context.isa, 1, rows * s.iw, s.ic, d.ic); };
+    strip += expand(s.ih);
+    seam = expand(std::min(overlap, d.ih));
+  }
+  if (d.has_project()) strip += PredictMatMul(machine, context.isa, 1, s.oh * s.ow, d.oc, s.oc);
+  const int64_t bytes = CostOf(d).bytes();
+  const double moved = static_cast<double>(bytes) / machine.Gbps(bytes, threads);
+  const double peak = machine.Gflops(context.isa, 1) * threads / machine.Gflops(context.isa, threads);
+  const double computed = static_cast<double>(rounds) * (static_cast<double>(strips) * strip + seam) * peak;
+  return Accepted(std::max(computed, moved));
+}
+
+Result<std::shared_ptr<const Kernel<SeparableConv2d>>> Prepare(const SeparableConv2dDesc& d,
+                                                               const SeparableConv2dWeights& w,
+                                                               const Context& context) {
+  auto weights = PackSeparable(d, w, context.isa);
+  if (!weights.ok()) return weights.status();
+  return std::shared_ptr<const Kernel<SeparableConv2d>>(std::make_shared<FusedRows>(d, context, std::move(*weights)));
+}
+
+}  // namespace
+
+Candidate<SeparableConv2d> FusedRowsSeparableConv2d() { return {"fused_rows", &Judge, &Prepare}; }
+
+}  // namespace lamina::cpu
