@@ -51,7 +51,7 @@ Case<AdditiveAttention>::Case(const Desc& d, TensorStore& store) : desc_(d) {
   if (d.normalized) weights.g = exact ? store.Input(std::vector<float>(1)) : store.Input(1, 2.0);
 
   std::vector<int32_t> lengths(static_cast<size_t>(d.batch), static_cast<int32_t>(d.keys));
-  if (store.RandomBelow(2) == 0 || (exact && !d.mask)) {
+  if (!store.plain() && (store.RandomBelow(2) == 0 || (exact && !d.mask))) {
     for (int32_t& l : lengths) {
       l = static_cast<int32_t>(store.RandomBelow(4) == 0 ? d.keys : store.RandomBelow(d.keys + 1));
       if (!d.mask) l = static_cast<int32_t>(LiveCount(l, exact));
@@ -82,7 +82,7 @@ Case<AdditiveAttention>::Case(const Desc& d, TensorStore& store) : desc_(d) {
   tensors.keys = keys;
   tensors.values = values;
   tensors.context = store.Output(SliceSize(d.batch * d.queries, d.context_dim(), d.context_stride));
-  if (store.RandomBelow(4) != 0) tensors.weights = store.Output(d.batch * d.queries * d.keys);
+  if (!store.plain() && store.RandomBelow(4) != 0) tensors.weights = store.Output(d.batch * d.queries * d.keys);
 }
 
 // The bound. u = 2^-24, K the terms of a dot product, D = 4 u sqrt(K) S its bound (compare.h), S its sum of |terms|.

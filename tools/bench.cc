@@ -54,6 +54,7 @@ int Run(const Options& options) {
     const auto reports = harness::CandidatesOf(layer.problem, *context);
     if (!reports.ok()) return Wrong(reports.status());
   }
+  WarnWhenBusy();
   Progress progress;
   progress.Show("measuring the machine");
   const auto machine = options.machine.Make(*context->pool);

@@ -9,6 +9,7 @@ namespace lamina::tools {
 
 void AddBench(CLI::App& app, int& exit_code);
 void AddCheck(CLI::App& app, int& exit_code);
+void AddCompare(CLI::App& app, int& exit_code);
 void AddCost(CLI::App& app, int& exit_code);
 void AddExplain(CLI::App& app, int& exit_code);
 void AddRoof(CLI::App& app, int& exit_code);

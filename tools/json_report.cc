@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <cstdlib>
 #include <ctime>
 
 #include "harness/roof.h"
@@ -43,6 +44,9 @@ nlohmann::ordered_json MachineJson(const Machine& m) {
 
 JsonReport::JsonReport(const Machine& machine, int threads, Isa isa)
     : machine_(harness::LimitedTo(machine, isa)), threads_(threads) {
+  const Isa used = isa == Isa::kBest ? SupportedIsas().front() : isa;
+  double load[3] = {};
+  getloadavg(load, 3);
   const auto cache = [](const char* type, int level, const Machine::Level& l) {
     return nlohmann::ordered_json{{"type", type}, {"level", level}, {"size", l.bytes}, {"num_sharing", 1}};
   };
@@ -54,10 +58,10 @@ JsonReport::JsonReport(const Machine& machine, int threads, Isa isa)
       {"mhz_per_cpu", 0},
       {"cpu_scaling_enabled", false},
       {"caches", {cache("Data", 1, machine.l1), cache("Unified", 2, machine.l2), cache("Unified", 3, machine.l3)}},
-      {"load_avg", nlohmann::ordered_json::array()},
+      {"load_avg", load},
       {"library_build_type", "release"},
       {"threads", threads},
-      {"isa", std::string(lamina::ToString(isa))},
+      {"isa", std::string(lamina::ToString(used))},
       {"machine", MachineJson(machine)},
       {"roof_gflops", machine_.Gflops(Isa::kBest, threads)}};
   json_["benchmarks"] = nlohmann::ordered_json::array();

@@ -14,6 +14,7 @@ int main(int argc, char** argv) {
       "lamina");
   app.require_subcommand(1);
   int exit_code = 0;
+  lamina::tools::AddCompare(app, exit_code);
   lamina::tools::AddCheck(app, exit_code);
   lamina::tools::AddBench(app, exit_code);
   lamina::tools::AddCost(app, exit_code);

@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <sstream>
 
@@ -15,6 +16,8 @@ namespace {
 void Append(harness::Network& all, harness::Network&& part) {
   all.layers.insert(all.layers.end(), part.layers.begin(), part.layers.end());
   all.extras.insert(all.extras.end(), part.extras.begin(), part.extras.end());
+  if (part.width_rule != harness::WidthRule::kNone) all.width_rule = part.width_rule;
+  if (part.resolution != 0) all.resolution = part.resolution;
 }
 
 // Whether a new problem begins with this word: only a problem's first one has no equals sign.
@@ -43,15 +46,19 @@ Result<harness::Network> ParseWords(const std::vector<std::string>& arguments) {
 
 }  // namespace
 
-void ProblemOptions::Add(CLI::App& command) {
-  command.add_option("problem", words, "problems: an operator's name and field=value words (see include/lamina)");
-  command.add_option("--batch", file, "a file of problems, a line each: \"name: conv2d ih=...\", # comments");
+void ProblemOptions::AddNetwork(CLI::App& command) {
   command.add_option("--network", network,
                      "a network's layers: bahdanau, bert_base, gpt2_small, mobilenet_v1, "
                      "mobilenet_v2, resnet_50, xception");
   command.add_option("--width", width, "the network's width multiplier");
   command.add_option("--resolution", resolution, "the network's image height and width")
       ->check([](const std::string& text) { return text == "0" ? "resolution must be at least 1, got 0" : ""; });
+}
+
+void ProblemOptions::Add(CLI::App& command) {
+  command.add_option("problem", words, "problems: an operator's name and field=value words (see include/lamina)");
+  command.add_option("--batch", file, "a file of problems, a line each: \"name: conv2d ih=...\", # comments");
+  AddNetwork(command);
   command.add_flag("--suite", suite, "the rows of bench/suite.txt");
 }
 
@@ -159,6 +166,16 @@ Result<std::string> ReadFile(const std::string& path) {
   if (file != nullptr) std::fclose(file);
   if (!read) return InvalidArgument("cannot read " + path + ": " + std::strerror(error));
   return text;
+}
+
+void WarnWhenBusy() {
+  double load = 0;
+  if (getloadavg(&load, 1) != 1) return;
+  const long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+  if (load <= static_cast<double>(cpus) / 2 + 0.5) return;
+  std::fprintf(stderr,
+               "note: this machine is busy (load average %.1f on %ld CPUs): times will be longer than they need be\n",
+               load, cpus);
 }
 
 Status WriteFile(const std::string& path, const std::string& text) {

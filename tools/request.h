@@ -23,6 +23,7 @@ struct ProblemOptions {
   bool suite = false;
 
   void Add(CLI::App& command);
+  void AddNetwork(CLI::App& command);  // --network, --width and --resolution alone
   // All of them, in that order; refuses an empty request.
   Result<harness::Network> Load() const;
 };
@@ -53,6 +54,9 @@ struct MachineOptions {
 Result<std::string> ReadFile(const std::string& path);
 // "-" is the standard output.
 Status WriteFile(const std::string& path, const std::string& text);
+
+// Says on the standard error when other programs keep the CPUs busy: what is timed now means little.
+void WarnWhenBusy();
 
 // Says on the standard error what is wrong with the request; returns 2.
 int Wrong(const Status& status);

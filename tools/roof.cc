@@ -17,6 +17,7 @@ struct Options {
 int Run(const Options& options) {
   const auto context = options.context.Make();
   if (!context.ok()) return Wrong(context.status());
+  WarnWhenBusy();
   const Machine m = MeasureMachine(*context->pool);
   const std::string all = std::to_string(m.threads) + (m.threads == 1 ? " thread" : " threads");
   std::printf("%s\n\n", m.cpu.c_str());
