@@ -31,6 +31,7 @@ inline constexpr size_t kRows = 7, kVectors = 4;
 #else
 inline constexpr size_t kRows = 6, kVectors = 2;
 #endif
+inline constexpr size_t kLineFloats = 16;  // of a cache line
 static_assert(kRows <= kMaxTileRows && kVectors <= kMaxTileVectors, "the tables of GemmKernel are smaller");
 
 // acc[r][v] += sum over p < k of a[r][p] * b[p][v].
@@ -130,8 +131,8 @@ HWY_INLINE void Start(const GemmOutput& out, size_t tile, V (&acc)[kR][kV]) {
     return;
   }
   Unroll<kR>([&](auto r) LAMINA_INLINE {
-    Unroll<kV>([&](auto v)
-                   LAMINA_INLINE { acc[r][v] = hn::LoadU(d, c + static_cast<ptrdiff_t>(r) * out.row + v * N); });
+    Unroll<kV>([&](auto v) LAMINA_INLINE { acc[r][v] = hn::LoadU(d, c + v * N); });
+    c += out.row;
   });
 }
 
@@ -154,26 +155,31 @@ HWY_INLINE void Finish(const GemmOutput& out, size_t tile, V (&acc)[kR][kV]) {
                    LAMINA_INLINE { Unroll<kV>([&](auto v) LAMINA_INLINE { acc[r][v] = Clamp(lo, hi, acc[r][v]); }); });
   }
   float* c = out.c + static_cast<ptrdiff_t>(tile) * out.tile;
+  const ptrdiff_t row = out.row;  // a local: the stores to c could change `out`
   Unroll<kR>([&](auto r) LAMINA_INLINE {
-    Unroll<kV>([&](auto v)
-                   LAMINA_INLINE { hn::StoreU(acc[r][v], d, c + static_cast<ptrdiff_t>(r) * out.row + v * N); });
+    Unroll<kV>([&](auto v) LAMINA_INLINE { hn::StoreU(acc[r][v], d, c + v * N); });
+    c += row;
   });
 }
 
-template <size_t kR, size_t kV>
-void Tiles(const GemmTiles& t) {
+// The tiles, with kLines lines of t.ahead prefetched at each step of k.
+template <size_t kR, size_t kV, size_t kLines>
+HWY_INLINE void RunTiles(const GemmTiles& t) {
   const D d;
   const size_t N = hn::Lanes(d), taps = t.taps, kc = t.kc;
   const ptrdiff_t row = t.a_row;
-  const float* tile_a = t.a;
+  const float *tile_a = t.a, *ahead = t.ahead;
   for (size_t i = 0; i < t.tiles; ++i, tile_a += t.a_tile) {
+    if (ahead >= t.ahead_end) ahead = t.b;  // nothing left: a line that is near anyway, again and again
+    const size_t ahead_step = ahead == t.b ? 0 : t.ahead_step;
     V acc[kR][kV];
     Start(t.out, i, acc);
     const float* HWY_RESTRICT b = t.b;
     for (size_t q = 0; q < taps; ++q) {
       // One pointer and a stride, no pointer per row: with 9 floats a tap the pointers cost a tenth of the time.
       const float* HWY_RESTRICT a = tile_a + t.tap[q];
-      for (size_t p = 0; p < kc; ++p, b += kV * N) {
+      for (size_t p = 0; p < kc; ++p, b += kV * N, ahead += ahead_step) {
+        Unroll<kLines>([&](auto l) LAMINA_INLINE { __builtin_prefetch(ahead + l * kLineFloats, 0, 2); });
         V bv[kV];
         Unroll<kV>([&](auto v) LAMINA_INLINE { bv[v] = hn::Load(d, b + v * N); });
         Unroll<kR>([&](auto r) LAMINA_INLINE {
@@ -185,6 +191,45 @@ void Tiles(const GemmTiles& t) {
     Finish(t.out, i, acc);
   }
 }
+
+// A row of B is kV vectors: where the tiles are too few to fetch as much at a line a step, all its lines are.
+template <size_t kR, size_t kV>
+void Tiles(const GemmTiles& t) {
+  constexpr size_t kWidth = kV * hn::MaxLanes(D());
+  if (kWidth > kLineFloats && t.ahead_step > kLineFloats) {
+    RunTiles<kR, kV, kWidth / kLineFloats>(t);
+  } else {
+    RunTiles<kR, kV, 1>(t);
+  }
+}
+
+// kP panels at once; the remaining ones by fewer.
+template <size_t kP>
+void RowPanels(const GemmRow& row, size_t panel) {
+  const D d;
+  const size_t N = hn::Lanes(d);
+  for (; panel + kP <= row.panels; panel += kP) {
+    V acc[kP][1][kVectors];
+    const float* b[kP];
+    Unroll<kP>([&](auto i) LAMINA_INLINE {
+      b[i] = row.b + (panel + i) * row.b_panel;
+      const float* bias = row.out.bias + (panel + i) * kVectors * N;
+      Unroll<kVectors>([&](auto v) LAMINA_INLINE { acc[i][0][v] = hn::LoadU(d, bias + v * N); });
+    });
+    for (size_t p = 0; p < row.kc; ++p) {
+      const V a = hn::Set(d, row.a[p]);
+      Unroll<kP>([&](auto i) LAMINA_INLINE {
+        Unroll<kVectors>([&](auto v)
+                             LAMINA_INLINE { acc[i][0][v] = hn::MulAdd(a, hn::Load(d, b[i] + v * N), acc[i][0][v]); });
+        b[i] += kVectors * N;
+      });
+    }
+    Unroll<kP>([&](auto i) LAMINA_INLINE { Finish(row.out, panel + i, acc[i]); });
+  }
+  if constexpr (kP > 1) RowPanels<kP / 2>(row, panel);
+}
+// Eight sums at least, which hide the latency of the FMAs too.
+void Row(const GemmRow& row) { RowPanels<8 / kVectors>(row, 0); }
 
 template <size_t kR, size_t kV>
 void Edge(const GemmEdge& e) {
@@ -212,7 +257,7 @@ constexpr void AddHeight(GemmKernel& kernel, std::index_sequence<kI...>) {
 }
 template <size_t... kI>
 constexpr GemmKernel MakeKernel(std::index_sequence<kI...>) {
-  GemmKernel kernel = {hn::MaxLanes(D()), kRows, kVectors, {}, {}};
+  GemmKernel kernel = {hn::MaxLanes(D()), kRows, kVectors, {}, {}, &Row};
   (AddHeight<kI + 1>(kernel, std::make_index_sequence<kVectors>()), ...);
   return kernel;
 }

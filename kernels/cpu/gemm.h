@@ -55,6 +55,21 @@ struct GemmTiles {
   size_t taps = 1, kc = 0;
   const float* b = nullptr;  // [taps][kc][vectors * lanes]
   GemmOutput out;
+  // What the caller reads next, such as the following panel: brought into L2 while the sums run, `ahead_step` floats of
+  // it per step of k, so that its way from L3 or memory hides behind the arithmetic. Nothing when ahead == ahead_end.
+  const float* ahead = nullptr;
+  const float* ahead_end = nullptr;
+  size_t ahead_step = 0;
+};
+
+// One row against `panels` whole panels, several at once: one stream of weights does not reach memory's read bandwidth.
+struct GemmRow {
+  const float* a = nullptr;  // [kc]
+  size_t kc = 0;
+  const float* b = nullptr;  // panel p, [kc][vectors * lanes], at b + p * b_panel
+  size_t b_panel = 0;
+  size_t panels = 0;
+  GemmOutput out;  // of all panels: `tile` and `residual_tile` lead from panel to panel, bias goes on; not accumulating
 };
 
 // One row tile whose rows lie anywhere, some taps of some rows on padding: those terms are skipped, not multiplied by
@@ -76,6 +91,7 @@ struct GemmKernel {
   // [height][vectors], height 1..rows, vectors 1..vectors
   void (*tiles[kMaxTileRows + 1][kMaxTileVectors + 1])(const GemmTiles&);
   void (*edge[kMaxTileRows + 1][kMaxTileVectors + 1])(const GemmEdge&);
+  void (*row)(const GemmRow&);
 };
 const GemmKernel& GetGemmKernel(Isa isa);
 
