@@ -1,7 +1,9 @@
 // exp and its relatives in vectors, on every SIMD target, against double over the range that each one states.
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <vector>
 
@@ -10,6 +12,7 @@
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "kernels/cpu/dispatch.h"
+#include "kernels/cpu/exp2-inl.h"
 #include "kernels/cpu/math-inl.h"
 
 #ifndef LAMINA_TESTS_MATH_TEST_CC_
@@ -19,6 +22,7 @@ struct MathFunctions {
   float (*exp)(float);
   float (*exp_normal)(float);
   float (*expm1)(float);
+  float (*exp2)(float);
 };
 }  // namespace lamina::cpu
 #endif
@@ -30,8 +34,9 @@ namespace HWY_NAMESPACE {
 float ScalarExp(float x) { return hn::GetLane(Exp(hn::Set(D(), x))); }
 float ScalarExpNormal(float x) { return hn::GetLane(ExpNormal(hn::Set(D(), x))); }
 float ScalarExpm1(float x) { return hn::GetLane(Expm1(hn::Set(D(), x))); }
+float ScalarExp2(float x) { return hn::GetLane(Exp2(D(), hn::Set(D(), x))); }
 const MathFunctions* ChooseMath() {
-  static constexpr MathFunctions kFunctions = {&ScalarExp, &ScalarExpNormal, &ScalarExpm1};
+  static constexpr MathFunctions kFunctions = {&ScalarExp, &ScalarExpNormal, &ScalarExpm1, &ScalarExp2};
   return &kFunctions;
 }
 
@@ -91,6 +96,30 @@ TEST(Math, ExpAtItsLimits) {
     EXPECT_TRUE(std::isnan(math.exp_normal(kNan)));
     EXPECT_TRUE(std::isnan(math.expm1(kNan)));
     EXPECT_EQ(math.expm1(-kInf), -1.0f);
+  }
+}
+
+TEST(Math, Exp2OfASoftmax) {
+  for (Isa isa : SupportedIsas()) {
+    const MathFunctions& math = *LAMINA_DISPATCH(ChooseMath, isa)();
+    double exp2 = 0;
+    for (float x = -126; x <= 0; x += 0x1.8p-12f) exp2 = std::max(exp2, Ulps(math.exp2(x), std::exp2(double{x})));
+    EXPECT_LE(exp2, 2.1) << ToString(isa);
+    EXPECT_EQ(math.exp2(0), 1.0f);
+    EXPECT_EQ(math.exp2(-0x1p-30f), 1.0f);
+    EXPECT_EQ(math.exp2(std::nextafter(-126.0f, -kInf)), 0.0f);  // no denormals
+    EXPECT_EQ(math.exp2(-kInf), 0.0f);
+    EXPECT_TRUE(std::isnan(math.exp2(kNan)));
+  }
+}
+
+TEST(Math, NanWithAnyPayloadStaysNan) {  // its low bits must not be taken for an exponent
+  for (Isa isa : SupportedIsas()) {
+    const MathFunctions& math = *LAMINA_DISPATCH(ChooseMath, isa)();
+    for (uint32_t bits : {0x7fc00001u, 0x7fc0de5au, 0x7fffffffu, 0xffc00081u}) {
+      const auto nan = std::bit_cast<float>(bits);
+      for (auto function : {math.exp, math.exp_normal, math.expm1, math.exp2}) EXPECT_TRUE(std::isnan(function(nan)));
+    }
   }
 }
 
