@@ -16,7 +16,7 @@ namespace {
 using harness::Fill;
 using harness::Guard;
 
-constexpr char kDepthwise[] = "depthwise_direct";
+constexpr char kDepthwise[] = "depthwise_direct", kPlanes[] = "depthwise_planes";
 const char* const kLayouts[] = {"", " layout=nchw"};
 
 Conv2dDesc Parsed(const std::string& text) {
@@ -25,14 +25,17 @@ Conv2dDesc Parsed(const std::string& text) {
   return *desc;
 }
 
-// Each problem on every target, and that none refuses it.
+// Each problem on every target, in both layouts; depthwise_planes may refuse it, depthwise_direct may not.
 void Check(const std::vector<std::string>& problems, harness::ParityOptions options = {}) {
-  options.implementation = kDepthwise;
-  for (const std::string& text : problems) {
-    for (const char* layout : kLayouts) {
-      const auto report = harness::CheckParity<Conv2d>(Parsed(text + layout), options);
-      for (const std::string& failure : report.failures) ADD_FAILURE() << failure;
-      EXPECT_EQ(report.passed, static_cast<int>(SupportedIsas().size())) << text << layout;
+  for (const char* implementation : {kDepthwise, kPlanes}) {
+    options.implementation = implementation;
+    for (const std::string& text : problems) {
+      for (const char* layout : kLayouts) {
+        const auto report = harness::CheckParity<Conv2d>(Parsed(text + layout), options);
+        for (const std::string& failure : report.failures) ADD_FAILURE() << failure;
+        if (implementation == kPlanes && report.refused > 0) continue;
+        EXPECT_EQ(report.passed, static_cast<int>(SupportedIsas().size())) << text << layout;
+      }
     }
   }
 }
@@ -163,49 +166,62 @@ TEST(Depthwise, RealLayers) {
         once);
 }
 
+// The candidates and the layouts that they take.
+struct Way {
+  const char *implementation, *layout;
+};
+const Way kWays[] = {{kDepthwise, ""}, {kDepthwise, " layout=nchw"}, {kPlanes, " layout=nchw"}};
+constexpr char kSame[] = "pad_top=1 pad_left=1 pad_bottom=1 pad_right=1 ";
+
 TEST(Depthwise, ReshapeSharesTheWeights) {
-  const Conv2dDesc d = Parsed("ih=9 iw=9 ic=19 oc=19 groups=19 kh=3 kw=3 pad_top=1 pad_left=1");
-  harness::TensorStore store(Fill::kNormal, Guard::kEnd, 1);
-  harness::Case<Conv2d> first(d, store);
-  auto op = Conv2d::Prepare(d, first.weights, {.implementation = kDepthwise});
-  ASSERT_TRUE(op.ok()) << op.status().message();
-  Conv2dDesc other = d;
-  other.n = 2;
-  other.ih = 14;
-  other.iw = 5;
-  other.y_stride = 30;
-  auto reshaped = op->Reshape(other);
-  ASSERT_TRUE(reshaped.ok()) << reshaped.status().message();
-  harness::TensorStore other_store(Fill::kNormal, Guard::kEnd, 1);
-  harness::Case<Conv2d> second(other, other_store);  // the same seed: the same weights
-  const auto expected = second.Reference();
-  ASSERT_TRUE(reshaped->Run(second.tensors).ok());
-  EXPECT_TRUE(harness::Compare(expected[0]).ok) << harness::Compare(expected[0]).message;
+  for (const Way& way : kWays) {
+    const Conv2dDesc d =
+        Parsed("ih=9 iw=9 ic=19 oc=19 groups=19 kh=3 kw=3 pad_top=1 pad_left=1" + std::string(way.layout));
+    harness::TensorStore store(Fill::kNormal, Guard::kEnd, 1);
+    harness::Case<Conv2d> first(d, store);
+    auto op = Conv2d::Prepare(d, first.weights, {.implementation = way.implementation});
+    ASSERT_TRUE(op.ok()) << op.status().message();
+    Conv2dDesc other = d;
+    other.n = 2;
+    other.ih = 14;
+    other.iw = 5;
+    other.y_stride = 1500;
+    auto reshaped = op->Reshape(other);
+    ASSERT_TRUE(reshaped.ok()) << reshaped.status().message();
+    harness::TensorStore other_store(Fill::kNormal, Guard::kEnd, 1);
+    harness::Case<Conv2d> second(other, other_store);  // the same seed: the same weights
+    const auto expected = second.Reference();
+    ASSERT_TRUE(reshaped->Run(second.tensors).ok());
+    EXPECT_TRUE(harness::Compare(expected[0]).ok) << harness::Compare(expected[0]).message;
+  }
 }
 
 TEST(Depthwise, ResidualMayBeTheOutput) {
-  for (const char* rest : {"residual=before activation=relu", "residual=after activation=relu",
-                           "residual=after activation=silu", "residual=before activation=silu"}) {
-    for (const char* layout : kLayouts) {
+  for (const Way& way : kWays) {
+    for (const char* rest : {"residual=before activation=relu", "residual=after activation=relu",
+                             "residual=after activation=silu", "residual=before activation=silu"}) {
       const Conv2dDesc d =
-          Parsed("ih=7 iw=9 ic=19 oc=19 groups=19 kh=3 kw=3 pad_top=1 pad_left=1 pad_bottom=1 pad_right=1 " +
-                 std::string(rest) + layout);
+          Parsed("ih=7 iw=9 ic=19 oc=19 groups=19 kh=3 kw=3 " + std::string(kSame) + rest + way.layout);
       harness::TensorStore store(Fill::kNormal, Guard::kEnd, 3);
-      harness::Case<Conv2d> c(d, store);
-      const auto expected = c.Reference();
-      auto* y = static_cast<float*>(c.tensors.y);
-      for (int64_t i = 0; i < 7 * 9 * 19; ++i) y[i] = static_cast<const float*>(c.tensors.residual)[i];
-      c.tensors.residual = y;
+      const harness::Case<Conv2d> c(d, store);
+      const auto* residual = static_cast<const float*>(c.tensors.residual);
       for (Isa isa : SupportedIsas()) {
-        for (int64_t i = 0; i < 7 * 9 * 19; ++i) y[i] = static_cast<float>(i % 7);
-        std::vector<float> residual(y, y + 7 * 9 * 19), apart(residual.size());
-        auto op = Conv2d::Prepare(d, c.weights, {.isa = isa, .implementation = kDepthwise});
+        std::vector<float> y(residual, residual + 7 * 9 * 19), apart(y.size());
+        auto op = Conv2d::Prepare(d, c.weights, {.isa = isa, .implementation = way.implementation});
         ASSERT_TRUE(op.ok()) << op.status().message();
-        ASSERT_TRUE(op->Run({c.tensors.x, apart.data(), residual.data()}).ok());
-        ASSERT_TRUE(op->Run({c.tensors.x, y, y}).ok());
-        EXPECT_EQ(apart, std::vector<float>(y, y + 7 * 9 * 19)) << ToString(d) << " on " << ToString(isa);
+        ASSERT_TRUE(op->Run({c.tensors.x, apart.data(), residual}).ok());
+        ASSERT_TRUE(op->Run({c.tensors.x, y.data(), y.data()}).ok());
+        EXPECT_EQ(apart, y) << ToString(d) << " on " << op->implementation();
       }
     }
+  }
+}
+
+// Blocks of rows, the padding of which is cleared each time.
+TEST(Depthwise, PlanesOfSeveralBlocks) {
+  for (const char* rest :
+       {"kh=3 kw=3", "kh=5 kw=5 pad_bottom=4 activation=silu", "kh=3 kw=3 stride_h=2 stride_w=2 pad_top=4"}) {
+    Check({"ih=230 iw=300 ic=2 oc=2 groups=2 pad_left=2 pad_right=3 " + std::string(rest)});
   }
 }
 
@@ -236,12 +252,22 @@ TEST(Depthwise, NanAndInfinityGoWhereTheyBelong) {
   }
 }
 
-TEST(Depthwise, RefusesOtherGroups) {
-  const auto report =
-      harness::CheckParity<Conv2d>(Parsed("ih=4 iw=4 ic=4 oc=8 groups=2"), {.implementation = kDepthwise});
+std::string Refusal(const char* implementation, const std::string& problem) {
+  const auto report = harness::CheckParity<Conv2d>(Parsed(problem), {.implementation = implementation});
   EXPECT_EQ(report.passed + report.failed, 0);
-  ASSERT_FALSE(report.refusals.empty());
-  EXPECT_NE(report.refusals[0].find("only groups = ic is depthwise"), std::string::npos) << report.refusals[0];
+  return report.refusals.empty() ? "" : report.refusals[0].substr(report.refusals[0].rfind(": ") + 2);
+}
+
+TEST(Depthwise, RefusesWithTheReason) {
+  EXPECT_EQ(Refusal(kDepthwise, "ih=4 iw=4 ic=4 oc=8 groups=2"), "only groups = ic is depthwise");
+  const std::string planes = "ih=9 iw=9 ic=4 oc=4 layout=nchw ";
+  EXPECT_EQ(Refusal(kPlanes, planes + "groups=2 kh=3 kw=3"), "only groups = ic is depthwise");
+  EXPECT_EQ(Refusal(kPlanes, "ih=4 iw=4 ic=4 oc=4 groups=4 kh=3 kw=3"), "reads planes in nchw, got layout=nhwc");
+  EXPECT_EQ(Refusal(kPlanes, planes + "groups=4 kh=3 kw=3 dilation_h=2"), "the dilations must be 1");
+  for (const char* kernel : {"kh=4 kw=4", "kh=3 kw=5", "kh=3 kw=3 stride_h=2", "kh=3 kw=3 stride_h=3 stride_w=3"}) {
+    EXPECT_EQ(Refusal(kPlanes, planes + "groups=4 " + kernel),
+              "the kernel must be 3x3 or 5x5, the strides both 1 or both 2");
+  }
 }
 
 }  // namespace

@@ -268,20 +268,24 @@ void DepthwiseStep::StoreOutput(const float* block, const Tile& tile, const Imag
   }
 }
 
-double PredictDepthwise(const DepthwiseShape& s, Layout layout, int64_t n, const Machine& machine, Isa isa,
-                        int threads) {
+double PredictDepthwise(const DepthwiseShape& s, Layout x_layout, Layout y_layout, int64_t n, const Machine& machine,
+                        Isa isa, int threads) {
   const DwConvKernel& kernel = GetDwConvKernel(isa);
   const auto lanes = static_cast<int64_t>(kernel.lanes), channels = (s.oc + lanes - 1) / lanes * lanes;
   const bool slides = FindSlide(kernel, s.kh, s.kw, s.stride_h, s.stride_w, s.dilation_h, s.dilation_w) != nullptr;
   const double outputs = static_cast<double>(n * s.oh * s.ow * channels);
   // Beside its taps an output vector costs as much as 8 more for its store, its limits and its part of loads and moves
   // (3x3: 17 to 20 taps' time in all, 5x5: 31 to 34, on AVX-512 and AVX2 of Emerald Rapids). Taps that do not slide
-  // cost a load each. A copy of x or y costs as much as 4 taps each, a transpose 12.
-  const double taps = static_cast<double>(s.taps()), copied = layout == Layout::kNhwc ? 4 : 12;
+  // cost a load each. A copy of x or y costs as much as 4 taps, a transpose as much as a vector has lanes, more in
+  // short rows.
+  const double taps = static_cast<double>(s.taps());
+  const auto moved = [&](Layout layout, int64_t w) {
+    return layout == Layout::kNhwc ? 4.0 : (static_cast<double>(lanes) + 2) * (1 + 4 / static_cast<double>(w));
+  };
   double work = (slides ? taps : 2 * taps) + 8;
   const double inputs_per_output = static_cast<double>(s.ih * s.iw) / static_cast<double>(s.oh * s.ow);
-  if (!slides || layout == Layout::kNchw || s.multiplier() > 1) work += copied * inputs_per_output;
-  if (layout == Layout::kNchw) work += copied;
+  if (!slides || x_layout == Layout::kNchw || s.multiplier() > 1) work += moved(x_layout, s.iw) * inputs_per_output;
+  if (y_layout == Layout::kNchw) work += moved(y_layout, s.ow);
   const double compute = 2 * outputs * work / machine.Gflops(isa, threads);
   const int64_t bytes = 4 * n * (s.ih * s.iw * s.ic + s.oh * s.ow * s.oc);
   return std::max(compute, static_cast<double>(bytes) / machine.Gbps(bytes, threads));

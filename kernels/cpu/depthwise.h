@@ -118,9 +118,9 @@ void DepthwiseStep::RunAll(ThreadPool& pool, int64_t n, const ImagesOf& images, 
   });
 }
 
-// Predicted nanoseconds of the step over `n` images in `layout` that lie in memory as far out as their size says.
-double PredictDepthwise(const DepthwiseShape& shape, Layout layout, int64_t n, const Machine& machine, Isa isa,
-                        int threads);
+// Predicted nanoseconds of the step over `n` images that lie in memory as far out as their size says.
+double PredictDepthwise(const DepthwiseShape& shape, Layout x_layout, Layout y_layout, int64_t n,
+                        const Machine& machine, Isa isa, int threads);
 
 }  // namespace lamina::cpu
 

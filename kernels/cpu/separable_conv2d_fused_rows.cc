@@ -142,7 +142,7 @@ Judgement Judge(const SeparableConv2dDesc& d, const Context& context) {
   const int64_t overlap = std::max<int64_t>(0, InputRows(s, 1) - s.stride_h);
   s.oh = cut.strip_rows;
   s.ih = std::min(d.ih, cut.strip_rows * s.stride_h);
-  double strip = PredictDepthwise(s, d.layout, 1, machine, context.isa, 1), seam = 0;
+  double strip = PredictDepthwiseStep(d, s, 1, context, 1), seam = 0;
   if (d.has_expand()) {
     const auto expand = [&](int64_t rows) { return PredictMatMul(machine, context.isa, 1, rows * s.iw, s.ic, d.ic); };
     strip += expand(s.ih);
@@ -153,7 +153,7 @@ Judgement Judge(const SeparableConv2dDesc& d, const Context& context) {
   const double moved = static_cast<double>(bytes) / machine.Gbps(bytes, threads);
   const double peak = machine.Gflops(context.isa, 1) * threads / machine.Gflops(context.isa, threads);
   const double computed = static_cast<double>(rounds) * (strips * strip + seam) * peak;
-  return Accepted(std::max(computed, moved));
+  return Accepted(std::max(computed + PredictTransposes(d, context), moved));
 }
 
 Result<std::shared_ptr<const Kernel<SeparableConv2d>>> Prepare(const SeparableConv2dDesc& d,

@@ -6,6 +6,12 @@
 #include <utility>
 
 namespace lamina::cpu {
+namespace {
+
+Layout DepthwiseInLayout(const SeparableConv2dDesc& d) { return d.has_expand() ? Layout::kNhwc : d.layout; }
+Layout DepthwiseOutLayout(const SeparableConv2dDesc& d) { return d.has_project() ? Layout::kNhwc : d.layout; }
+
+}  // namespace
 
 Result<std::shared_ptr<const PackedSeparable>> PackSeparable(const SeparableConv2dDesc& d,
                                                              const SeparableConv2dWeights& w, Isa isa) {
@@ -69,8 +75,8 @@ SeparableSteps::SeparableSteps(const SeparableConv2dDesc& desc, const Context& c
     : desc_(desc),
       context_(context),
       weights_(std::move(weights)),
-      depthwise_(DepthwiseShapeOf(desc), desc.has_expand() ? Layout::kNhwc : desc.layout,
-                 desc.has_project() ? Layout::kNhwc : desc.layout, context, weights_->depthwise),
+      depthwise_(DepthwiseShapeOf(desc), DepthwiseInLayout(desc), DepthwiseOutLayout(desc), context,
+                 weights_->depthwise),
       transpose_(&GetTransposeKernel(context.isa)) {}
 
 ImageView<const float> SeparableSteps::X(const SeparableConv2dTensors& t, int64_t n) const {
@@ -144,6 +150,21 @@ void SeparableSteps::Project(const ImageView<const float>& d, int64_t begin, int
   }
   MatMul(*context_.pool, weights_->project, args);
   transpose_->transpose(count, oc, pixels, args.c_stride, y.at(begin, 0, 0), y.channel);
+}
+
+double PredictDepthwiseStep(const SeparableConv2dDesc& d, const DepthwiseShape& part, int64_t n, const Context& context,
+                            int threads) {
+  return PredictDepthwise(part, DepthwiseInLayout(d), DepthwiseOutLayout(d), n, *context.machine, context.isa, threads);
+}
+
+double PredictTransposes(const SeparableConv2dDesc& d, const Context& context) {
+  if (d.layout == Layout::kNhwc) return 0;
+  double floats = 0;
+  if (d.has_expand()) floats += static_cast<double>(d.n * d.ih * d.iw * d.ic);
+  if (d.has_project()) floats += static_cast<double>(d.n * d.oh() * d.ow() * d.oc);
+  // As in PredictDepthwise: a vector's transpose takes as long as multiply-adds of as many vectors as it has lanes.
+  const double lanes = static_cast<double>(GetDwConvKernel(context.isa).lanes);
+  return 2 * floats * (lanes + 2) / context.machine->Gflops(context.isa, static_cast<int>(context.pool->num_threads()));
 }
 
 }  // namespace lamina::cpu

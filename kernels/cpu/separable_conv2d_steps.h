@@ -67,6 +67,11 @@ class SeparableSteps {
   const TransposeKernel* transpose_;
 };
 
+// Predicted nanoseconds: of the depthwise step alone, for part of the problem's images; of nchw's transposes, of all.
+double PredictDepthwiseStep(const SeparableConv2dDesc& desc, const DepthwiseShape& part, int64_t n,
+                            const Context& context, int threads);
+double PredictTransposes(const SeparableConv2dDesc& desc, const Context& context);
+
 Candidate<SeparableConv2d> FusedRowsSeparableConv2d();
 Candidate<SeparableConv2d> UnfusedSeparableConv2d();
 

@@ -102,7 +102,7 @@ Judgement Judge(const SeparableConv2dDesc& d, const Context& context) {
   const Machine& machine = *context.machine;
   const int threads = static_cast<int>(context.pool->num_threads());
   const DepthwiseShape s = DepthwiseShapeOf(d);
-  double ns = PredictDepthwise(s, d.layout, d.n, machine, context.isa, threads);
+  double ns = PredictTransposes(d, context) + PredictDepthwiseStep(d, s, d.n, context, threads);
   // What lies between two steps is written and read once more; prefetching hides some four fifths of that.
   const auto between = [&](int64_t floats) {
     return 0.2 * 2 * 4 * static_cast<double>(floats) / machine.Gbps(4 * floats, threads);
