@@ -2,6 +2,7 @@
 
 #include <benchmark/benchmark.h>
 
+#include <chrono>
 #include <cstdio>
 #include <utility>
 
@@ -26,15 +27,16 @@ void RunRow(benchmark::State& state, const Problem& problem, size_t threads, boo
   if (check) {
     if (const std::string wrong = (*runner)->Verify(); !wrong.empty()) return state.SkipWithError(wrong.c_str());
   }
+  const auto start = std::chrono::steady_clock::now();
   for (auto _ : state) {
     if (Status s = (*runner)->Run(); !s.ok()) return state.SkipWithError(s.message().c_str());
   }
-  const Cost cost = CostOf(problem);
-  const Roofline roof = RooflineNs(cost, ThisMachine(), static_cast<int>(threads));
-  using benchmark::Counter;
-  state.counters["GFLOP/s"] = Counter(static_cast<double>(cost.flops()) * 1e-9, Counter::kIsIterationInvariantRate);
-  state.counters["GB/s"] = Counter(static_cast<double>(cost.bytes()) * 1e-9, Counter::kIsIterationInvariantRate);
-  state.counters["%roof"] = Counter(100 * roof.ns * 1e-9, Counter::kIsIterationInvariantRate);
+  const double ns = std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - start).count() /
+                    static_cast<double>(state.iterations());
+  const Cost cost = (*runner)->cost();
+  state.counters["GFLOP/s"] = static_cast<double>(cost.flops()) / ns;
+  state.counters["GB/s"] = static_cast<double>(cost.bytes()) / ns;
+  state.counters["%roof"] = harness::ShareOfRoof(cost, ns, ThisMachine(), static_cast<int>(threads)).percent;
   state.counters["params"] = static_cast<double>(cost.params);
   state.SetLabel((*runner)->implementation());
 }

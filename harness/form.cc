@@ -77,7 +77,10 @@ std::optional<Problem> InForm(const Problem& problem, Form form) {
 Network InForm(const Network& network, Form form) {
   Network changed = network;
   for (Layer& layer : changed.layers) {
-    if (const auto problem = InForm(layer.problem, form)) layer.problem = *problem;
+    const auto problem = InForm(layer.problem, form);
+    if (!problem) continue;
+    if (layer.name == ToString(layer.problem)) layer.name = ToString(*problem);  // a problem without a name
+    layer.problem = *problem;
   }
   return changed;
 }

@@ -52,6 +52,19 @@ Flow FlowOf(const Desc& d) {
   }
 }
 
+template <class Desc>
+Cost CostOfRun(const Desc& d) {
+  return CostOf(d);
+}
+Cost CostOfRun(const AdditiveAttentionDesc& d) {
+  Cost cost = CostOf(d);
+  const auto element = static_cast<int64_t>(SizeOf(d.dtype));
+  cost.macs -= d.batch * d.keys * d.key_dim * d.units;
+  cost.weight_bytes -= d.units * d.key_dim * element;
+  cost.activation_bytes += d.batch * d.keys * d.units * element;  // the prepared keys
+  return cost;
+}
+
 template <class Op>
 class OperatorRunner final : public Runner {
  public:
@@ -86,6 +99,7 @@ class OperatorRunner final : public Runner {
 
   Status Run() override { return op_->Run(tensors_, scratch_.data()); }
   const std::string& implementation() const override { return op_->implementation(); }
+  Cost cost() const override { return CostOfRun(op_->desc()); }
   std::string Explain() const override { return op_->Explain(); }
 
   std::string Verify() override {

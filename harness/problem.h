@@ -24,6 +24,8 @@ class Runner {
   virtual ~Runner() = default;
   virtual Status Run() = 0;
   virtual const std::string& implementation() const = 0;
+  // What one Run does. Keys of an additive attention are prepared beforehand, so their projection is not in it.
+  virtual Cost cost() const = 0;
   virtual std::string Explain() const = 0;
   // Runs once on outputs that hold no result yet and compares with the reference; "" when right.
   virtual std::string Verify() = 0;

@@ -25,6 +25,7 @@ constexpr int kAllocations = 3;
 
 struct Measured {
   std::string implementation;
+  Cost cost;
   harness::Timing timing;
 };
 
@@ -35,6 +36,7 @@ Result<Measured> Measure(const Problem& problem, const Context& context, double 
     if (!runner.ok()) return runner.status();
     if (Status s = (*runner)->Run(); !s.ok()) return s;
     measured.implementation = (*runner)->implementation();
+    measured.cost = (*runner)->cost();
     const auto timings = harness::MeasureInTurns({[&] { (void)(*runner)->Run().ok(); }}, seconds / kAllocations);
     measured.timing.Add(timings[0]);
   }
@@ -71,6 +73,7 @@ int Run(const Options& options) {
       {"<problem", "<", "<implementation", "params", "MACs", "median", "min", "GFLOP/s", "GB/s", "% of roof", "<roof"});
   std::string failures;
   double total_ns = 0;
+  Cost total;
   for (size_t i = 0; i < names.size(); ++i) {
     const harness::Layer& layer = network->layers[i];
     progress.Show("[" + std::to_string(i + 1) + "/" + std::to_string(names.size()) + "] " + names[i]);
@@ -79,7 +82,8 @@ int Run(const Options& options) {
       failures += names[i] + ": " + measured.status().message() + "\n";
       continue;
     }
-    const Cost cost = CostOf(layer.problem);
+    const Cost& cost = measured->cost;
+    for (int64_t n = 0; n < layer.count; ++n) total += cost;
     const double ns = measured->timing.median();
     total_ns += ns * static_cast<double>(layer.count);
     const harness::RoofShare share = harness::ShareOfRoof(cost, ns, limited, threads);
@@ -92,7 +96,6 @@ int Run(const Options& options) {
   }
   progress.Clear();
   if (names.size() > 1 && failures.empty()) {
-    const Cost total = harness::TotalCost({.layers = network->layers});
     table.Rule();
     table.Row({"sum", "", "", Count(static_cast<double>(total.params)), Count(static_cast<double>(total.macs)),
                Time(total_ns), "", Fixed(static_cast<double>(total.flops()) / total_ns, 1)});

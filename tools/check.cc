@@ -54,6 +54,9 @@ int Run(const Options& options) {
   if (!network.ok()) return Wrong(network.status());
   const auto context = options.context.Make();
   if (!context.ok()) return Wrong(context.status());
+  // A backend or a target that is not to be had is no failure of a candidate.
+  const auto reports = harness::CandidatesOf(network->layers.front().problem, *context);
+  if (!reports.ok()) return Wrong(reports.status());
 
   harness::ParityReport total;
   nlohmann::ordered_json json = nlohmann::ordered_json::array();

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <sstream>
 
+#include "harness/form.h"
 #include "lamina/problem.h"
 
 namespace lamina::tools {
@@ -60,6 +61,8 @@ void ProblemOptions::Add(CLI::App& command) {
   command.add_option("--batch", file, "a file of problems, a line each: \"name: conv2d ih=...\", # comments");
   AddNetwork(command);
   command.add_flag("--suite", suite, "the rows of bench/suite.txt");
+  command.add_option("--form", form, "convolution blocks as: as_written, standard, dw_pw, pw_dw")
+      ->capture_default_str();
 }
 
 Result<harness::Network> ProblemOptions::Load() const {
@@ -94,7 +97,9 @@ Result<harness::Network> ProblemOptions::Load() const {
   if (all.layers.empty()) {
     return InvalidArgument("no problem given: write one as arguments, or use --batch FILE, --network NAME or --suite");
   }
-  return all;
+  const auto parsed_form = harness::ParseForm(form);
+  if (!parsed_form.ok()) return InvalidArgument("--" + parsed_form.status().message());
+  return harness::InForm(all, *parsed_form);
 }
 
 std::vector<std::string> ShortNames(const harness::Network& network) {

@@ -21,6 +21,7 @@ struct ProblemOptions {
   double width = 1;
   int64_t resolution = 0;
   bool suite = false;
+  std::string form = "as_written";
 
   void Add(CLI::App& command);
   void AddNetwork(CLI::App& command);  // --network, --width and --resolution alone
