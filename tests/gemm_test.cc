@@ -4,9 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <optional>
 #include <vector>
 
 #include "harness/guarded.h"
@@ -229,30 +229,114 @@ TEST(Gemm, EdgesSkipPadding) {
   });
 }
 
+// A [m, k] and panels of B, not integers, with room for sums of m rows.
+struct Inexact {
+  Inexact(const GemmKernel& kernel, size_t m, size_t k, size_t panels)
+      : width(kernel.vectors * kernel.lanes),
+        a(m * k),
+        bias(panels * width, 0.1f),
+        c(m * panels * width),
+        b_memory(panels * k * width * sizeof(float)),
+        b(b_memory.as<float>()) {
+    for (size_t i = 0; i < a.size(); ++i) a[i] = std::sin(static_cast<float>(i));
+    for (size_t i = 0; i < panels * k * width; ++i) b[i] = std::cos(static_cast<float>(i));
+  }
+  size_t width;
+  std::vector<float> a, bias, c;
+  AlignedBuffer b_memory;
+  float* b;
+};
+
 TEST(Gemm, HeightDoesNotChangeBits) {
   for (Isa isa : SupportedIsas()) {
     const GemmKernel& kernel = GetGemmKernel(isa);
-    const size_t width = kernel.vectors * kernel.lanes, k = 301, m = kernel.rows;
-    AlignedBuffer b_memory(k * width * sizeof(float));
-    float* b = b_memory.as<float>();
-    std::vector<float> a(m * k), bias(width, 0.1f), once(m * width), row_by_row(m * width);
-    for (size_t i = 0; i < a.size(); ++i) a[i] = std::sin(static_cast<float>(i));
-    for (size_t i = 0; i < k * width; ++i) b[i] = std::cos(static_cast<float>(i));
+    const size_t k = 301, m = kernel.rows;
+    Inexact x(kernel, m, k, 1);
+    const auto width = static_cast<ptrdiff_t>(x.width);
     const ptrdiff_t tap = 0;
     GemmTiles t{.tiles = 1,
-                .a = a.data(),
+                .a = x.a.data(),
                 .a_row = static_cast<ptrdiff_t>(k),
                 .tap = &tap,
                 .kc = k,
-                .b = b,
-                .out = {.c = once.data(), .row = static_cast<ptrdiff_t>(width), .columns = width, .bias = bias.data()}};
+                .b = x.b,
+                .out = {.c = x.c.data(), .row = width, .columns = x.width, .bias = x.bias.data()}};
     kernel.tiles[m][kernel.vectors](t);
+    const std::vector<float> once = x.c;
+    std::fill(x.c.begin(), x.c.end(), NAN);
     t.tiles = m;
     t.a_tile = static_cast<ptrdiff_t>(k);
-    t.out.c = row_by_row.data();
-    t.out.tile = static_cast<ptrdiff_t>(width);
+    t.out.tile = width;
     kernel.tiles[1][kernel.vectors](t);
-    EXPECT_EQ(std::memcmp(once.data(), row_by_row.data(), once.size() * sizeof(float)), 0) << ToString(isa);
+    EXPECT_EQ(std::memcmp(once.data(), x.c.data(), once.size() * sizeof(float)), 0) << ToString(isa);
+  }
+}
+
+TEST(Gemm, APrefetchChangesNoBits) {
+  for (Isa isa : SupportedIsas()) {
+    const GemmKernel& kernel = GetGemmKernel(isa);
+    const size_t k = 37, tiles = 3, m = tiles * kernel.rows;
+    for (size_t vectors = 1; vectors <= kernel.vectors; ++vectors) {
+      Inexact x(kernel, m, k, 1);
+      const size_t width = vectors * kernel.lanes;
+      const ptrdiff_t tap = 0;
+      GemmTiles t{.tiles = tiles,
+                  .a = x.a.data(),
+                  .a_row = static_cast<ptrdiff_t>(k),
+                  .a_tile = static_cast<ptrdiff_t>(kernel.rows * k),
+                  .tap = &tap,
+                  .kc = k,
+                  .b = x.b,
+                  .out = {.c = x.c.data(),
+                          .row = static_cast<ptrdiff_t>(width),
+                          .tile = static_cast<ptrdiff_t>(kernel.rows * width),
+                          .columns = width,
+                          .bias = x.bias.data()}};
+      kernel.tiles[kernel.rows][vectors](t);
+      const std::vector<float> want = x.c;
+      for (const size_t step : {size_t{1}, size_t{16}, width}) {
+        t.ahead = x.a.data();  // any address will do
+        t.ahead_end = t.ahead + x.a.size();
+        t.ahead_step = step;
+        std::fill(x.c.begin(), x.c.end(), NAN);
+        kernel.tiles[kernel.rows][vectors](t);
+        EXPECT_EQ(std::memcmp(want.data(), x.c.data(), m * width * sizeof(float)), 0)
+            << ToString(isa) << " step " << step;
+      }
+    }
+  }
+}
+
+TEST(Gemm, ARowAgainstPanelsIsATileOfOneRow) {
+  for (Isa isa : SupportedIsas()) {
+    const GemmKernel& kernel = GetGemmKernel(isa);
+    const size_t k = 53;
+    for (size_t panels = 0; panels <= 9; ++panels) {
+      for (const Activation& activation : kActivations) {
+        Inexact x(kernel, 1, k, panels + 1);  // one more than used
+        const Epilogue epilogue = MakeEpilogue(isa, activation, Residual::kAfterActivation);
+        const std::vector<float> residual(x.c.size(), 0.3f);
+        const auto width = static_cast<ptrdiff_t>(x.width);
+        GemmOutput out{.c = x.c.data(),
+                       .tile = width,
+                       .columns = x.width,
+                       .bias = x.bias.data(),
+                       .residual = residual.data(),
+                       .residual_tile = width,
+                       .epilogue = &epilogue};
+        std::fill(x.c.begin(), x.c.end(), kUntouched);
+        kernel.row({.a = x.a.data(), .kc = k, .b = x.b, .b_panel = k * x.width, .panels = panels, .out = out});
+        const std::vector<float> got = x.c;
+        std::fill(x.c.begin(), x.c.end(), kUntouched);
+        const ptrdiff_t tap = 0;
+        for (size_t p = 0; p < panels; ++p) {
+          out.c = x.c.data() + p * x.width;
+          kernel.tiles[1][kernel.vectors](
+              {.tiles = 1, .a = x.a.data(), .tap = &tap, .kc = k, .b = x.b + p * k * x.width, .out = out});
+        }
+        EXPECT_EQ(std::memcmp(got.data(), x.c.data(), got.size() * sizeof(float)), 0) << ToString(isa) << ' ' << panels;
+      }
+    }
   }
 }
 

@@ -76,7 +76,7 @@ void Check(Isa isa, size_t threads, const Shape& s, const Activation& activation
 TEST(MatMul, ShapesAroundTheTiles) {
   for (Isa isa : SupportedIsas()) {
     for (const int64_t m : {1, 2, 5, 6, 7, 8, 13, 15, 29}) {
-      for (const int64_t n : {1, 2, 7, 8, 16, 31, 33, 63, 64, 65, 129}) {
+      for (const int64_t n : {1, 2, 7, 8, 16, 31, 33, 63, 64, 65, 129, 197, 330}) {
         for (const int64_t k : {1, 2, 9}) Check(isa, 1, {m, n, k}, {}, Residual::kNone, false, n % 2 == 0);
       }
     }

@@ -34,6 +34,15 @@ inline constexpr size_t kRows = 6, kVectors = 2;
 inline constexpr size_t kLineFloats = 16;  // of a cache line
 static_assert(kRows <= kMaxTileRows && kVectors <= kMaxTileVectors, "the tables of GemmKernel are smaller");
 
+// GCC turns a load that is used two or three times into as many memory operands, all of which miss L1 together.
+HWY_INLINE void KeepInRegister([[maybe_unused]] V& v) {
+#if HWY_TARGET <= HWY_AVX3
+  __asm__("" : "+v"(v.raw));
+#elif HWY_TARGET <= HWY_AVX2
+  __asm__("" : "+x"(v.raw));
+#endif
+}
+
 // acc[r][v] += sum over p < k of a[r][p] * b[p][v].
 template <size_t kR, size_t kV>
 HWY_INLINE void MultiplyRows(const float* const (&a)[kR], size_t k, const float* HWY_RESTRICT b, V (&acc)[kR][kV]) {
@@ -181,7 +190,10 @@ HWY_INLINE void RunTiles(const GemmTiles& t) {
       for (size_t p = 0; p < kc; ++p, b += kV * N, ahead += ahead_step) {
         Unroll<kLines>([&](auto l) LAMINA_INLINE { __builtin_prefetch(ahead + l * kLineFloats, 0, 2); });
         V bv[kV];
-        Unroll<kV>([&](auto v) LAMINA_INLINE { bv[v] = hn::Load(d, b + v * N); });
+        Unroll<kV>([&](auto v) LAMINA_INLINE {
+          bv[v] = hn::Load(d, b + v * N);
+          if constexpr (kR == 2 || kR == 3) KeepInRegister(bv[v]);
+        });
         Unroll<kR>([&](auto r) LAMINA_INLINE {
           const V ar = hn::Set(d, a[static_cast<ptrdiff_t>(r) * row + static_cast<ptrdiff_t>(p)]);
           Unroll<kV>([&](auto v) LAMINA_INLINE { acc[r][v] = hn::MulAdd(ar, bv[v], acc[r][v]); });
