@@ -29,9 +29,11 @@ double PredictAttention(AttentionForm form, const MultiHeadAttentionDesc& d, con
   const double memory_ns = kv_bytes / machine.Gbps(static_cast<int64_t>(kv_bytes), 1);
   const double queries = static_cast<double>(d.batch * d.num_heads * d.seqlen_q);
   if (form == AttentionForm::kDecode) {
-    // Fractions of the peak with 1, 2 and 4 rows a key (Zen 4: 44%, 71%, 82%; AVX2 has registers for two).
-    const size_t rows = std::min(StackedRows(d), GetDecodeKernel(isa).rows);
-    const double efficiency = rows >= 4 ? 0.7 : rows >= 2 ? 0.6 : 0.4;
+    // Fractions of the peak with 1, 2 and 4 rows a key: 16, 30 and 37% on AVX-512, 25 and 36% on AVX2, which has
+    // registers for two (Emerald Rapids, 2026-11-23).
+    const DecodeKernel& kernel = GetDecodeKernel(isa);
+    const auto rows = static_cast<double>(std::min(StackedRows(d), kernel.rows));
+    const double efficiency = std::min(0.36, 2.6 * rows / static_cast<double>(kernel.lanes));
     const double tasks =
         static_cast<double>(d.batch * d.kv_heads()) * std::ceil(static_cast<double>(d.seqlen_kv) / kSplitKeys);
     return std::max(pairs * flops_per_pair / (efficiency * peak), memory_ns) + 300 * tasks;
@@ -44,7 +46,9 @@ double PredictAttention(AttentionForm form, const MultiHeadAttentionDesc& d, con
   const double fill = static_cast<double>(rows) / static_cast<double>(RoundUp(rows, kernel.lanes));
   const bool cut = d.causal != Causal::kNone || d.window_left >= 0 || d.window_right >= 0;
   const double wasted = cut ? queries * 0.5 * static_cast<double>(std::min(block, most)) : 0;
-  const double efficiency = rows <= kernel.lanes ? 0.6 : 0.82;
+  // Fractions of the peak with tiles of 1, 2 and more vectors of queries (the same machine and day).
+  const size_t used = std::min(vectors, RoundUp(rows, kernel.lanes) / kernel.lanes);
+  const double efficiency = used <= 1 ? 0.52 : used == 2 ? 0.74 : 0.78;
   return std::max((pairs + wasted) / fill * flops_per_pair / (efficiency * peak), memory_ns) +
          100 * queries / fill / static_cast<double>(kernel.lanes);
 }
