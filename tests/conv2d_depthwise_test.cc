@@ -260,6 +260,10 @@ std::string Refusal(const char* implementation, const std::string& problem) {
 
 TEST(Depthwise, RefusesWithTheReason) {
   EXPECT_EQ(Refusal(kDepthwise, "ih=4 iw=4 ic=4 oc=8 groups=2"), "only groups = ic is depthwise");
+  EXPECT_EQ(Refusal(kDepthwise,
+                    "ih=1 iw=1 ic=1 oc=1 kh=2 kw=2 dilation_h=1000000 dilation_w=1000000 stride_h=1000000 "
+                    "stride_w=1000000 pad_top=1000000 pad_left=1000000"),
+            "the padded rows that an output row sees must hold fewer than 2^36 pixels, got 1000001 rows of 1000001");
   const std::string planes = "ih=9 iw=9 ic=4 oc=4 layout=nchw ";
   EXPECT_EQ(Refusal(kPlanes, planes + "groups=2 kh=3 kw=3"), "only groups = ic is depthwise");
   EXPECT_EQ(Refusal(kPlanes, "ih=4 iw=4 ic=4 oc=4 groups=4 kh=3 kw=3"), "reads planes in nchw, got layout=nhwc");

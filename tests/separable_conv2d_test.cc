@@ -414,6 +414,16 @@ TEST(SeparableFusion, IsAsAsked) {
   EXPECT_NE(op->implementation().find("fused_rows"), std::string::npos);
 }
 
+TEST(SeparableRefusal, OfAKernelThatReachesTooFar) {
+  const auto reports = SeparableConv2d::Candidates(
+      Parsed("ih=1 iw=1 ic=1 oc=1 kh=2 kw=2 dilation_h=1000000 dilation_w=1000000 pad_top=1000000 pad_left=1000000"));
+  ASSERT_TRUE(reports.ok()) << reports.status().message();
+  for (const CandidateReport& r : *reports) {
+    EXPECT_EQ(r.reason,
+              "the padded rows that an output row sees must hold fewer than 2^36 pixels, got 1000001 rows of 1000001");
+  }
+}
+
 TEST(SeparableReference, BackendRunsTheLoops) {
   for (const std::string& text : Orders(5, 7, "n=2 residual=after " + std::string(kSame))) {
     const auto report = harness::CheckParity<SeparableConv2d>(Parsed(text), {.backend = Backend::kReference});

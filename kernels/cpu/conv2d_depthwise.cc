@@ -62,6 +62,7 @@ class DepthwiseConv2dKernel final : public Kernel<Conv2d> {
 Judgement Judge(const Conv2dDesc& d, const Context& context) {
   if (std::string type = RefuseType(d); !type.empty()) return Refused(std::move(type));
   if (d.groups != d.ic) return Refused("only groups = ic is depthwise");
+  if (std::string extent = RefuseExtent(ShapeOf(d)); !extent.empty()) return Refused(std::move(extent));
   return Accepted(PredictDepthwise(ShapeOf(d), d.layout, d.layout, d.n, *context.machine, context.isa,
                                    static_cast<int>(context.pool->num_threads())));
 }

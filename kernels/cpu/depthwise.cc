@@ -7,7 +7,6 @@
 #include "kernels/cpu/depthwise.h"
 
 #include <cstring>
-#include <string>
 
 namespace lamina::cpu {
 namespace {
@@ -19,6 +18,14 @@ alignas(64) constexpr float kZeros[kMaxDwConvLanes] = {};
 size_t RoundToLine(int64_t bytes) { return static_cast<size_t>((bytes + 63) / 64 * 64); }
 
 }  // namespace
+
+std::string RefuseExtent(const DepthwiseShape& s) {
+  const int64_t rows = (s.kh - 1) * s.dilation_h + 1;
+  const int64_t columns = (s.ow - 1) * s.stride_w + (s.kw - 1) * s.dilation_w + 1;
+  if (static_cast<double>(rows) * static_cast<double>(columns) < 0x1p36) return "";
+  return "the padded rows that an output row sees must hold fewer than 2^36 pixels, got " + std::to_string(rows) +
+         " rows of " + std::to_string(columns);
+}
 
 Result<std::shared_ptr<const PackedDepthwise>> PackedDepthwise::Pack(Isa isa, int64_t oc, int64_t taps, const float* w,
                                                                      const float* bias) {

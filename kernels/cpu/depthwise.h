@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "kernels/cpu/aligned.h"
 #include "kernels/cpu/dwconv.h"
@@ -29,6 +30,10 @@ struct DepthwiseShape {
   int64_t multiplier() const { return oc / ic; }
   int64_t taps() const { return kh * kw; }
 };
+
+// Why the step takes none of its problems, or "": a kernel that reaches so far that no copy of what it sees could be
+// kept.
+std::string RefuseExtent(const DepthwiseShape& shape);
 
 class PackedDepthwise {
  public:

@@ -132,6 +132,7 @@ class FusedRows final : public Kernel<SeparableConv2d> {
 // The strips of one part after each other, the parts shared among the threads; at least what the tensors take to move.
 Judgement Judge(const SeparableConv2dDesc& d, const Context& context) {
   if (d.dtype != DType::kF32) return Refused("only dtype=f32 is computed on the CPU");
+  if (std::string extent = RefuseExtent(DepthwiseShapeOf(d)); !extent.empty()) return Refused(std::move(extent));
   if (d.fusion == Fusion::kNever) return Refused("fusion=never: this keeps no full-size intermediate");
   const Machine& machine = *context.machine;
   const int threads = static_cast<int>(context.pool->num_threads());

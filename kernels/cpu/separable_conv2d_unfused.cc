@@ -98,6 +98,7 @@ class Unfused final : public Kernel<SeparableConv2d> {
 
 Judgement Judge(const SeparableConv2dDesc& d, const Context& context) {
   if (d.dtype != DType::kF32) return Refused("only dtype=f32 is computed on the CPU");
+  if (std::string extent = RefuseExtent(DepthwiseShapeOf(d)); !extent.empty()) return Refused(std::move(extent));
   if (d.fusion == Fusion::kAlways) return Refused("fusion=always: this goes step by step");
   const Machine& machine = *context.machine;
   const int threads = static_cast<int>(context.pool->num_threads());
