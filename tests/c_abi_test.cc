@@ -131,8 +131,15 @@ TEST(CAbi, ServesEveryOperator) {
     float want;
   } cases[] = {
       {"conv2d ih=3 iw=3 ic=2 oc=4 kh=3 kw=3 layout=nchw weight_layout=oihw x_stride=20 groups=2", "y", 10},
+      {"separable_conv2d ih=4 iw=4 ic=2 oc=3 order=pw_dw x_stride=3", "y", 28},
+      {"separable_conv2d ih=4 iw=4 ic=2 oc=3 hidden=4 order=pw_dw_pw residual=after depthwise_bias=0", "y", 110},
       {"fully_connected m=3 ic=5 oc=7 x_stride=6 y_stride=9 weight_layout=io residual=before", "y", 7},
       {"additive_attention queries=2 keys=3 query_dim=4 key_dim=5 units=6 mask=1 normalized=1 bias=1", "context", 1},
+      {"multi_head_attention num_heads=4 num_kv_heads=2 seqlen_q=2 seqlen_kv=3 head_dim=8 mask=1 bias=1 alibi=1 "
+       "layout=bhsd",
+       "o", 1},
+      {"multi_head_attention num_heads=2 seqlen_q=3 seqlen_kv=3 head_dim=4 projections=1 model_dim=5 y_stride=6", "y",
+       49},
   };
   for (const auto& c : cases) {
     for (int32_t backend : {LAMINA_BACKEND_REFERENCE, LAMINA_BACKEND_CPU}) {

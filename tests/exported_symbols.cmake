@@ -1,5 +1,6 @@
 # What the shared library exports must be what exported_symbols.txt lists: a symbol that vanishes breaks programs, one that
 # slips in is a promise nobody meant. cmake -DNM= -DLIBRARY= -DLIST= [-DUPDATE=ON] -P exported_symbols.cmake
+cmake_minimum_required(VERSION 3.25)
 execute_process(COMMAND ${NM} -D -C --defined-only ${LIBRARY} OUTPUT_VARIABLE output COMMAND_ERROR_IS_FATAL ANY)
 string(REPLACE ";" "," output "${output}")
 string(REGEX REPLACE "\n$" "" output "${output}")

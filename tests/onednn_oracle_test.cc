@@ -11,6 +11,8 @@
 #include "harness/additive_attention.h"
 #include "harness/conv2d.h"
 #include "harness/fully_connected.h"
+#include "harness/multi_head_attention.h"
+#include "harness/separable_conv2d.h"
 
 namespace lamina {
 namespace {
@@ -191,6 +193,99 @@ TEST(OneDnn, Conv2d) {
   }
 }
 
+// ---- Separable convolution, as the pair or three that it stands for.
+
+// The next convolution of a chain: its input sizes are the output's before.
+Conv2dDesc Follow(const Conv2dDesc& before, int64_t oc, bool bias, const Activation& activation) {
+  Conv2dDesc d{.n = before.n, .ih = before.oh(), .iw = before.ow(), .ic = before.oc, .oc = oc, .bias = bias};
+  d.activation = activation;
+  d.layout = before.layout;
+  return d;
+}
+
+std::vector<float> ConvolveSeparably(const SeparableConv2dDesc& d, const SeparableConv2dTensors& t,
+                                     const SeparableConv2dWeights& w) {
+  // What comes before anything: a 1x1 convolution's output that is x itself.
+  Conv2dDesc at{.n = d.n, .ih = d.ih, .iw = d.iw, .ic = d.ic, .oc = d.ic, .layout = d.layout};
+  std::vector<float> y;
+  const void* x = t.x;
+  const auto step = [&](const Conv2dDesc& conv, const void* weights, const void* bias) {
+    y = Convolve(conv, x, weights, bias);
+    x = y.data();
+    at = conv;
+  };
+  if (d.has_expand()) {
+    step(Follow(at, d.depthwise_in(), d.expand_bias, d.expand_activation), w.expand_w, w.expand_bias);
+  }
+  const std::vector<float> expanded = y;
+  if (d.has_expand()) x = expanded.data();
+  Conv2dDesc depthwise = Follow(at, d.depthwise_out(), d.depthwise_bias, d.depthwise_activation);
+  depthwise.groups = d.depthwise_in();
+  depthwise.kh = d.kh, depthwise.kw = d.kw;
+  depthwise.stride_h = d.stride_h, depthwise.stride_w = d.stride_w;
+  depthwise.dilation_h = d.dilation_h, depthwise.dilation_w = d.dilation_w;
+  depthwise.pad_top = d.pad_top, depthwise.pad_left = d.pad_left;
+  depthwise.pad_bottom = d.pad_bottom, depthwise.pad_right = d.pad_right;
+  step(depthwise, w.depthwise_w, w.depthwise_bias);
+  const std::vector<float> filtered = y;
+  x = filtered.data();
+  if (d.has_project()) step(Follow(at, d.oc, d.project_bias, d.project_activation), w.project_w, w.project_bias);
+  return y;
+}
+
+TEST(OneDnn, SeparableConv2d) {
+  const Activation relu6{.kind = ActivationKind::kRelu6}, silu{.kind = ActivationKind::kSilu};
+  const SeparableConv2dDesc cases[] = {
+      {.n = 2,
+       .ih = 14,
+       .iw = 15,
+       .ic = 32,
+       .oc = 48,
+       .pad_top = 1,
+       .pad_left = 1,
+       .pad_bottom = 1,
+       .pad_right = 1,
+       .depthwise_activation = relu6,
+       .project_activation = relu6},
+      {.ih = 17,
+       .iw = 16,
+       .ic = 24,
+       .oc = 40,
+       .stride_h = 2,
+       .stride_w = 2,
+       .pad_bottom = 1,
+       .pad_right = 1,
+       .order = SeparableOrder::kPwDw,
+       .depthwise_activation = silu},
+      {.ih = 13,
+       .iw = 13,
+       .ic = 16,
+       .hidden = 96,
+       .oc = 24,
+       .kh = 5,
+       .kw = 3,
+       .dilation_w = 2,
+       .pad_top = 2,
+       .pad_left = 2,
+       .pad_bottom = 2,
+       .pad_right = 2,
+       .order = SeparableOrder::kPwDwPw,
+       .expand_activation = relu6,
+       .depthwise_activation = relu6},
+      {.ih = 9, .iw = 9, .ic = 7, .oc = 11, .depth_multiplier = 2, .depthwise_bias = false},
+  };
+  for (const SeparableConv2dDesc& one : cases) {
+    for (const Layout layout : {Layout::kNhwc, Layout::kNchw}) {
+      SeparableConv2dDesc d = one;
+      d.layout = layout;
+      CompareWithOneDnn<SeparableConv2d>(
+          d, [&](const harness::Case<SeparableConv2d>& c) -> std::vector<std::vector<float>> {
+            return {ConvolveSeparably(d, c.tensors, c.weights)};
+          });
+    }
+  }
+}
+
 // ---- Matrices.
 
 // rows x cols floats, row_stride and col_stride apart.
@@ -243,6 +338,44 @@ TEST(OneDnn, FullyConnected) {
 }
 
 // ---- Attention, head by head over the live keys.
+
+TEST(OneDnn, MultiHeadAttention) {
+  const MultiHeadAttentionDesc cases[] = {
+      {.batch = 2, .num_heads = 4, .seqlen_q = 20, .seqlen_kv = 33, .head_dim = 64},
+      {.num_heads = 6,
+       .num_kv_heads = 2,
+       .seqlen_q = 1,
+       .seqlen_kv = 100,
+       .head_dim = 40,
+       .value_dim = 24,
+       .scale = 0.3f,
+       .layout = AttentionLayout::kBhsd},
+  };
+  for (const MultiHeadAttentionDesc& d : cases) {
+    CompareWithOneDnn<MultiHeadAttention>(d, [&](const harness::Case<MultiHeadAttention>& c) {
+      const MultiHeadAttentionTensors& t = c.tensors;
+      const AttentionStrides q = d.q_strides(), k = d.k_strides(), v = d.v_strides();
+      std::vector<std::vector<float>> out;
+      for (int64_t b = 0; b < d.batch; ++b) {
+        const int64_t live = t.key_lengths != nullptr ? t.key_lengths[b] : d.seqlen_kv;
+        for (int64_t h = 0; h < d.num_heads; ++h) {
+          const int64_t kv = h / (d.num_heads / d.kv_heads());
+          const Matrix qs{static_cast<const float*>(t.q) + b * q.batch + h * q.head, d.seqlen_q, d.head_dim, q.row};
+          const Matrix ks{static_cast<const float*>(t.k) + b * k.batch + kv * k.head, live, d.head_dim, k.row};
+          const Matrix vs{static_cast<const float*>(t.v) + b * v.batch + kv * v.head, live, d.v_dim(), v.row};
+          if (live == 0) {
+            out.emplace_back(static_cast<size_t>(d.seqlen_q * d.v_dim()), 0.0f);
+            continue;
+          }
+          std::vector<float> scores = MatMul(qs, Transposed(ks));
+          for (float& s : scores) s *= d.score_scale();
+          out.push_back(MatMul(Dense(Softmax(scores, d.seqlen_q, live), d.seqlen_q, live), vs));
+        }
+      }
+      return out;
+    });
+  }
+}
 
 TEST(OneDnn, AdditiveAttention) {
   const AdditiveAttentionDesc cases[] = {

@@ -1,6 +1,7 @@
 # Builds the library as its users do, then the README's example on it, and runs that.
 #   cmake -DMODE=shared|static|subdirectory -DSOURCE= -DBINARY= (of a build that may be installed) -DWORK= -DOPTIONS= -P run.cmake
 # shared installs BINARY; static and subdirectory build once more with OPTIONS, which a compiler cache makes cheap.
+cmake_minimum_required(VERSION 3.25)
 function(run)
   execute_process(COMMAND ${ARGV} COMMAND_ECHO STDOUT COMMAND_ERROR_IS_FATAL ANY)
 endfunction()
@@ -20,11 +21,10 @@ if(NOT readme MATCHES "<!-- example -->\n```cpp\n(.*)```\n<!-- /example -->")
   message(FATAL_ERROR "README.md has no example between its markers")
 endif()
 set(code "${CMAKE_MATCH_1}")
-string(REGEX REPLACE "\n$" "" code_lines "${code}")
 file(WRITE ${WORK}/example.cc "${code}")
 
 if(MODE STREQUAL "subdirectory")
-  run(${CMAKE_COMMAND} -G Ninja -S ${SOURCE}/tests/package/parent -B ${WORK}/build -DLAMINA_SOURCE=${SOURCE}
+  run(${CMAKE_COMMAND} --no-warn-unused-cli -G Ninja -S ${SOURCE}/tests/package/parent -B ${WORK}/build -DLAMINA_SOURCE=${SOURCE}
       -DEXAMPLE=${WORK}/example.cc ${OPTIONS})
   run(${CMAKE_COMMAND} --build ${WORK}/build)
   check_example(${WORK}/build/example)
@@ -41,7 +41,7 @@ endif()
 run(${CMAKE_COMMAND} --install ${binary} --prefix ${WORK}/first)
 file(RENAME ${WORK}/first ${WORK}/moved)  # an installation may be moved
 
-run(${CMAKE_COMMAND} -G Ninja -S ${SOURCE}/tests/package -B ${WORK}/outside -DCMAKE_PREFIX_PATH=${WORK}/moved
+run(${CMAKE_COMMAND} --no-warn-unused-cli -G Ninja -S ${SOURCE}/tests/package -B ${WORK}/outside -DCMAKE_PREFIX_PATH=${WORK}/moved
     -DEXAMPLE=${WORK}/example.cc ${OPTIONS})
 run(${CMAKE_COMMAND} --build ${WORK}/outside)
 check_example(${WORK}/outside/example)
@@ -52,7 +52,8 @@ if(NOT PKG_CONFIG)
   message(FATAL_ERROR "pkg-config is not installed: apt-get install pkg-config")
 endif()
 file(GLOB_RECURSE pc ${WORK}/moved/lamina.pc)
-cmake_path(GET pc PARENT_PATH ENV{PKG_CONFIG_PATH})
+cmake_path(GET pc PARENT_PATH pc_folder)
+set(ENV{PKG_CONFIG_PATH} ${pc_folder})
 set(kind --libs)
 if(MODE STREQUAL "static")
   set(kind --libs --static)
