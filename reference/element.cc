@@ -29,8 +29,9 @@ uint16_t Narrow(double value, int exponent_bits, int mantissa_bits) {
   // into the exponent below, as it should.
   const double units = std::isinf(magnitude) ? 0 : std::nearbyint(std::ldexp(magnitude, mantissa_bits - exponent));
   const bool subnormal = units < (1 << mantissa_bits);
-  const int64_t field = subnormal ? static_cast<int64_t>(units)
-                                  : (static_cast<int64_t>(exponent + bias - 1) << mantissa_bits) + static_cast<int64_t>(units);
+  const int64_t field =
+      subnormal ? static_cast<int64_t>(units)
+                : (static_cast<int64_t>(exponent + bias - 1) << mantissa_bits) + static_cast<int64_t>(units);
   const int64_t infinity = static_cast<int64_t>(top) << mantissa_bits;
   return static_cast<uint16_t>(sign | (std::isinf(magnitude) || field > infinity ? infinity : field));
 }

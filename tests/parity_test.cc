@@ -1,10 +1,11 @@
 // The comparer must fail when it must: every test of the kernels rests on it.
+#include "harness/parity.h"
+
 #include <gtest/gtest.h>
 
 #include <cmath>
 
 #include "harness/compare.h"
-#include "harness/parity.h"
 
 namespace lamina::harness {
 namespace {
@@ -42,7 +43,8 @@ TEST(Compare, InfinitiesMustBeEqual) {
 }
 
 TEST(Compare, CountsMismatchesAndNamesTheFirst) {
-  const float got[] = {1, 2, 99, 4, 5, 98, 98, 97};  // rows of 3, 4 apart: 99 is in row 0, 98 in row 1, [3] and [7] in gaps
+  const float got[] = {1, 2,  99, 4,
+                       5, 98, 98, 97};  // rows of 3, 4 apart: 99 is in row 0, 98 in row 1, [3] and [7] in gaps
   const Comparison c = Compare({"y", got, 2, 3, 4, {1, 2, 3, 5, 6, 7}, std::vector<double>(6, 0.5)});
   EXPECT_FALSE(c.ok);
   EXPECT_EQ(c.mismatches, 3);

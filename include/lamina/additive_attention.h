@@ -21,11 +21,11 @@ namespace lamina {
 struct AdditiveAttentionDesc {
   int64_t batch = 1, queries = 1, keys = 0;  // zero of any is legal
   int64_t query_dim = 0, key_dim = 0, units = 0;
-  int64_t value_dim = 0;         // 0: the values are the keys; else a tensor of their own
-  bool bias = false;             // [units], inside the tanh
-  bool normalized = false;       // v' = g * v / ||v||
-  bool mask = false;             // a boolean tensor [batch, mask_queries, keys], true = keep
-  int64_t mask_queries = 1;      // 1 (for every query) or queries
+  int64_t value_dim = 0;     // 0: the values are the keys; else a tensor of their own
+  bool bias = false;         // [units], inside the tanh
+  bool normalized = false;   // v' = g * v / ||v||
+  bool mask = false;         // a boolean tensor [batch, mask_queries, keys], true = keep
+  int64_t mask_queries = 1;  // 1 (for every query) or queries
   DType dtype = DType::kF32;
   // Elements from row to row, in all batch elements alike; 0 = dense.
   int64_t query_stride = 0, key_stride = 0, value_stride = 0, context_stride = 0;
@@ -48,11 +48,11 @@ struct AdditiveAttentionWeights {
 };
 
 struct AdditiveAttentionTensors {
-  const void* query = nullptr;           // [batch, queries, query_dim]
-  const void* keys = nullptr;            // [batch, keys, key_dim]; not read with prepared_keys and separate values: then
-                                         // it may be null
-  const void* values = nullptr;          // [batch, keys, value_dim]; null when desc.value_dim is 0: then keys serve
-  const void* prepared_keys = nullptr;   // what PrepareKeys wrote; null: the keys are prepared in this call
+  const void* query = nullptr;          // [batch, queries, query_dim]
+  const void* keys = nullptr;           // [batch, keys, key_dim]; not read with prepared_keys and separate values: then
+                                        // it may be null
+  const void* values = nullptr;         // [batch, keys, value_dim]; null when desc.value_dim is 0: then keys serve
+  const void* prepared_keys = nullptr;  // what PrepareKeys wrote; null: the keys are prepared in this call
   const int32_t* key_lengths = nullptr;  // [batch], each in [0, keys]; null: all keys live. Not above those given to
                                          // PrepareKeys
   const bool* mask = nullptr;            // [batch, mask_queries, keys]; null when desc.mask is false
@@ -60,8 +60,7 @@ struct AdditiveAttentionTensors {
   float* weights = nullptr;              // [batch, queries, keys], or null; masked ones are 0
 };
 
-extern template class LAMINA_API
-    Operator<AdditiveAttentionDesc, AdditiveAttentionWeights, AdditiveAttentionTensors>;
+extern template class LAMINA_API Operator<AdditiveAttentionDesc, AdditiveAttentionWeights, AdditiveAttentionTensors>;
 
 class LAMINA_API AdditiveAttention
     : public Operator<AdditiveAttentionDesc, AdditiveAttentionWeights, AdditiveAttentionTensors> {
@@ -75,8 +74,8 @@ class LAMINA_API AdditiveAttention
   // The bytes that PrepareKeys writes: about batch * keys * units floats.
   size_t prepared_keys_bytes() const;
   // Does once per sentence what depends on the keys alone. Any Run of this operator, and of one Reshaped to other
-  // `queries`, strides of the queries or mask, may then be given prepared_keys (64-byte aligned, this process's memory);
-  // the results have the same bits as without. Keys from key_lengths[b] on (null: none) are not read.
+  // `queries`, strides of the queries or mask, may then be given prepared_keys (64-byte aligned, this process's
+  // memory); the results have the same bits as without. Keys from key_lengths[b] on (null: none) are not read.
   // `scratch`: scratch_bytes() as for Run, or null.
   Status PrepareKeys(const void* keys, const int32_t* key_lengths, void* prepared_keys, void* scratch = nullptr) const;
 };

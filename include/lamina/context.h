@@ -53,19 +53,20 @@ LAMINA_API size_t AvailableThreads();
 
 struct Context {
   Backend backend = Backend::kCpu;
-  Isa isa = Isa::kBest;           // kCpu: the SIMD target to use
+  Isa isa = Isa::kBest;  // kCpu: the SIMD target to use
   Accuracy accuracy = Accuracy::kDefault;
-  ThreadPool* pool = nullptr;     // null: one shared pool of AvailableThreads(). Must outlive what is prepared with it
-  void* stream = nullptr;         // kCuda: the cudaStream_t that Run enqueues on
-  const Machine* machine = nullptr;  // what predictions are made from; null: LAMINA_MACHINE's file, else built-in figures
-  std::string implementation = {};     // empty: the least predicted time; else this candidate or a refusal
+  ThreadPool* pool = nullptr;  // null: one shared pool of AvailableThreads(). Must outlive what is prepared with it
+  void* stream = nullptr;      // kCuda: the cudaStream_t that Run enqueues on
+  const Machine* machine =
+      nullptr;  // what predictions are made from; null: LAMINA_MACHINE's file, else built-in figures
+  std::string implementation = {};  // empty: the least predicted time; else this candidate or a refusal
 };
 
 // One candidate's answer to one problem.
 struct CandidateReport {
-  std::string name;        // "cpu/AVX3/implicit_gemm"
+  std::string name;  // "cpu/AVX3/implicit_gemm"
   bool accepted = false;
-  std::string reason;      // why it was refused; empty when accepted
+  std::string reason;       // why it was refused; empty when accepted
   double predicted_ns = 0;  // when accepted
 };
 
@@ -73,8 +74,8 @@ struct CandidateReport {
 LAMINA_API std::vector<Isa> SupportedIsas();
 LAMINA_API std::vector<Isa> UnsupportedIsas();
 
-LAMINA_API std::string_view ToString(Isa isa);          // "AVX3"
-LAMINA_API std::string_view ToString(Backend backend);  // "cpu"
+LAMINA_API std::string_view ToString(Isa isa);           // "AVX3"
+LAMINA_API std::string_view ToString(Backend backend);   // "cpu"
 LAMINA_API Result<Isa> ParseIsa(std::string_view text);  // case-insensitive; "best" too
 LAMINA_API Result<Backend> ParseBackend(std::string_view text);
 

@@ -30,8 +30,8 @@ struct Conv2dDesc {
   Layout layout = Layout::kNhwc;
   WeightLayout weight_layout = WeightLayout::kOhwi;
   DType dtype = DType::kF32;
-  // For slices of the channels of a wider tensor, in elements. nhwc: from pixel to pixel, 0 = the tensor's own channels;
-  // nchw: from image to image, 0 = channels * height * width.
+  // For slices of the channels of a wider tensor, in elements. nhwc: from pixel to pixel, 0 = the tensor's own
+  // channels; nchw: from image to image, 0 = channels * height * width.
   int64_t x_stride = 0, y_stride = 0, residual_stride = 0;
 
   LAMINA_API int64_t oh() const;  // 0 where the kernel does not fit
@@ -40,13 +40,14 @@ struct Conv2dDesc {
   bool operator==(const Conv2dDesc&) const = default;
 };
 
-// Sets the four pads by ONNX's rule: oh = ceil(ih / stride_h), the odd pixel at the end (upper) or the beginning (lower).
+// Sets the four pads by ONNX's rule: oh = ceil(ih / stride_h), the odd pixel at the end (upper) or the beginning
+// (lower).
 enum class Padding : int32_t { kValid = 0, kSameUpper = 1, kSameLower = 2 };
 LAMINA_API void SetPadding(Conv2dDesc& desc, Padding padding);
 
-LAMINA_API std::string ToString(const Conv2dDesc& desc);                  // "conv2d n=1 ih=56 iw=56 ic=64 oc=64 kh=3 ..."
-LAMINA_API Result<Conv2dDesc> ParseConv2d(std::string_view text);         // its inverse; absent fields take the default
-LAMINA_API Cost CostOf(const Conv2dDesc& desc);                           // zero of what Validate refuses
+LAMINA_API std::string ToString(const Conv2dDesc& desc);           // "conv2d n=1 ih=56 iw=56 ic=64 oc=64 kh=3 ..."
+LAMINA_API Result<Conv2dDesc> ParseConv2d(std::string_view text);  // its inverse; absent fields take the default
+LAMINA_API Cost CostOf(const Conv2dDesc& desc);                    // zero of what Validate refuses
 
 struct Conv2dWeights {
   const void* w = nullptr;     // [oc, kh, kw, ic / groups] or [oc, ic / groups, kh, kw]

@@ -10,12 +10,10 @@
 #include "lamina/machine.h"
 #include "lamina/multi_head_attention.h"
 #include "lamina/problem.h"
-#include "lamina/problem.h"
 #include "lamina/separable_conv2d.h"
 #include "lamina/status.h"
 #include "lamina/types.h"
 #include "lamina/version.h"
-#include "lamina/weights.h"
 #include "lamina/weights.h"
 
 #endif  // LAMINA_LAMINA_H_

@@ -37,7 +37,8 @@ struct Machine {
 
 // Built-in figures for this CPU's family, cache sizes read from it, once per process.
 LAMINA_API const Machine& BuiltInMachine();
-// Runs the measurement (about two seconds): FMA peak per supported Isa, bandwidth per level, one thread and all of pool.
+// Runs the measurement (about two seconds): FMA peak per supported Isa, bandwidth per level, one thread and all of
+// pool.
 LAMINA_API Machine MeasureMachine(ThreadPool& pool);
 
 LAMINA_API std::string ToString(const Machine& machine);

@@ -3,9 +3,9 @@
 //   s[i, j]  = softcap(scale * q[i] . k[j]) + bias[i, j] + alibi_slope[h] * (j - i')      softcap(x) = c * tanh(x / c)
 //   keep j   where j < key_length, mask[i, j], causal: j <= i', window: i' - window_left <= j <= i' + window_right
 //   o[i]     = sum_j softmax_j(s[i, :])[j] * v[j],     lse[i] = log(sum_j exp(s[i, j])), the natural logarithm
-// with i' = i (causal none and top-left) or i + key_length - seqlen_q (bottom-right). A score of -inf, from a bias of -inf
-// say, is as one that is not kept. A query with no key left gives zeros and lse -inf; what lies in a key or value that is
-// not kept has no influence, be it NaN.
+// with i' = i (causal none and top-left) or i + key_length - seqlen_q (bottom-right). A score of -inf, from a bias of
+// -inf say, is as one that is not kept. A query with no key left gives zeros and lse -inf; what lies in a key or value
+// that is not kept has no influence, be it NaN.
 #ifndef LAMINA_MULTI_HEAD_ATTENTION_H_
 #define LAMINA_MULTI_HEAD_ATTENTION_H_
 
@@ -42,7 +42,7 @@ struct MultiHeadAttentionDesc {
   int64_t window_left = -1, window_right = -1;  // keys kept on each side of i'; -1 = all
   bool mask = false;                            // boolean [mask_batch, mask_heads, seqlen_q, seqlen_kv], true = keep
   int64_t mask_batch = 1, mask_heads = 1;       // 1 (for all), or batch and num_heads
-  bool bias = false;                            // float [bias_batch, bias_heads, seqlen_q, seqlen_kv], added to the scores
+  bool bias = false;  // float [bias_batch, bias_heads, seqlen_q, seqlen_kv], added to the scores
   int64_t bias_batch = 1, bias_heads = 1;
   bool alibi = false;    // slopes [num_heads]
   float softcap = 0.0f;  // 0 = none
@@ -50,8 +50,8 @@ struct MultiHeadAttentionDesc {
   AttentionStrides q = {}, k = {}, v = {}, o = {};  // with projections k and v are the caches', q and o stay 0
   DType dtype = DType::kF32;
 
-  // The layer with its projections: x -> q, and x (or memory) -> k, v, then attention, then wo. num_heads * head_dim need
-  // not be model_dim. In self-attention seqlen_kv is the rows that the caches hold, at least seqlen_q.
+  // The layer with its projections: x -> q, and x (or memory) -> k, v, then attention, then wo. num_heads * head_dim
+  // need not be model_dim. In self-attention seqlen_kv is the rows that the caches hold, at least seqlen_q.
   bool projections = false;
   int64_t model_dim = 0;        // channels of x and of y
   int64_t memory_dim = 0;       // cross-attention: channels of `memory`; 0 = self-attention, k and v come from x
@@ -93,12 +93,13 @@ struct MultiHeadAttentionTensors {
   const void* v = nullptr;  // [batch, seqlen_kv, kv_heads, v_dim]
   void* o = nullptr;        // [batch, seqlen_q, num_heads, v_dim]
   // With projections (then q, k, v, o above are null).
-  const void* x = nullptr;       // [batch, seqlen_q, model_dim]
-  const void* memory = nullptr;  // cross-attention: [batch, seqlen_kv, memory_dim]; null: the caches hold its k and v already
-  void* y = nullptr;             // [batch, seqlen_q, model_dim]
+  const void* x = nullptr;  // [batch, seqlen_q, model_dim]
+  const void* memory =
+      nullptr;        // cross-attention: [batch, seqlen_kv, memory_dim]; null: the caches hold its k and v already
+  void* y = nullptr;  // [batch, seqlen_q, model_dim]
   // k's and v's shape: where new rows are written and all rows are read. Self-attention writes seqlen_q rows from
-  // `position` on and needs those before; cross-attention writes every row, at position 0. Both null (then position must
-  // be 0, and seqlen_kv = seqlen_q in self-attention): scratch serves.
+  // `position` on and needs those before; cross-attention writes every row, at position 0. Both null (then position
+  // must be 0, and seqlen_kv = seqlen_q in self-attention): scratch serves.
   void* k_cache = nullptr;
   void* v_cache = nullptr;
   int64_t position = 0;
@@ -109,12 +110,11 @@ struct MultiHeadAttentionTensors {
   const float* bias = nullptr;           // [bias_batch, bias_heads, seqlen_q, seqlen_kv]
   const float* alibi_slopes = nullptr;   // [num_heads]
   float* lse = nullptr;                  // [batch, num_heads, seqlen_q], or null
-  float* weights = nullptr;              // [batch, num_heads, seqlen_q, seqlen_kv], or null: the slow path, a second pass
+  float* weights = nullptr;  // [batch, num_heads, seqlen_q, seqlen_kv], or null: the slow path, a second pass
 };
 
 using MultiHeadAttention = Operator<MultiHeadAttentionDesc, MultiHeadAttentionWeights, MultiHeadAttentionTensors>;
-extern template class LAMINA_API
-    Operator<MultiHeadAttentionDesc, MultiHeadAttentionWeights, MultiHeadAttentionTensors>;
+extern template class LAMINA_API Operator<MultiHeadAttentionDesc, MultiHeadAttentionWeights, MultiHeadAttentionTensors>;
 
 }  // namespace lamina
 

@@ -30,9 +30,9 @@ class LAMINA_API Operator {
   // among the accepted. Prepares nothing.
   static Result<std::vector<CandidateReport>> Candidates(const Desc& desc, const Context& context = {});
 
-  // The same operator for other run-time sizes (batch, image, pads, rows, sequence lengths, strides): same implementation,
-  // shared packed weights, microseconds. Refused with the reason where another field differs or the implementation
-  // cannot serve.
+  // The same operator for other run-time sizes (batch, image, pads, rows, sequence lengths, strides): same
+  // implementation, shared packed weights, microseconds. Refused with the reason where another field differs or the
+  // implementation cannot serve.
   Result<Operator> Reshape(const Desc& desc) const;
 
   // Computes the outputs. Re-entrant. Outputs must not overlap inputs (a residual may be the output itself). `scratch`
@@ -42,11 +42,11 @@ class LAMINA_API Operator {
   Status Run(const Tensors& tensors, void* scratch = nullptr) const;
 
   const Desc& desc() const;
-  const Context& context() const;  // with backend, isa, pool and machine filled in
-  size_t scratch_bytes() const;    // 0: none needed
-  size_t packed_bytes() const;     // memory that the packed weights take
+  const Context& context() const;             // with backend, isa, pool and machine filled in
+  size_t scratch_bytes() const;               // 0: none needed
+  size_t packed_bytes() const;                // memory that the packed weights take
   const std::string& implementation() const;  // "cpu/AVX3/implicit_gemm"
-  std::string Explain() const;     // every candidate with its predicted time or its reason, as text
+  std::string Explain() const;                // every candidate with its predicted time or its reason, as text
 
  protected:
   struct State;  // kernels/operators/prepare.h

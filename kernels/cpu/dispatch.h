@@ -1,5 +1,5 @@
-// Picks one SIMD target's entry out of a table that HWY_EXPORT made, from Context::isa and not from global state, so that
-// two contexts with different targets can be used side by side.
+// Picks one SIMD target's entry out of a table that HWY_EXPORT made, from Context::isa and not from global state, so
+// that two contexts with different targets can be used side by side.
 //
 //   HWY_EXPORT(Choose);
 //   const GemmKernel& ChooseGemm(Isa isa) { return LAMINA_DISPATCH(Choose, isa)(); }

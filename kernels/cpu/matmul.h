@@ -17,8 +17,8 @@ namespace lamina::cpu {
 // Weights in panels of the target's column count, immutable; bias included (zeros when there is none).
 class PackedMatrix {
  public:
-  // w: element (o, i) of n = oc columns and k = ic at w[o * o_stride + i * i_stride], so both MatrixLayouts and slices of
-  // wider matrices serve; bias [n] or null. Fails only for want of memory.
+  // w: element (o, i) of n = oc columns and k = ic at w[o * o_stride + i * i_stride], so both MatrixLayouts and slices
+  // of wider matrices serve; bias [n] or null. Fails only for want of memory.
   static Result<PackedMatrix> Pack(Isa isa, int64_t k, int64_t n, const float* w, int64_t o_stride, int64_t i_stride,
                                    const float* bias);
   Isa isa() const { return isa_; }
@@ -38,7 +38,7 @@ struct MatMulArgs {
   int64_t m = 0;
   const float* a = nullptr;  // [m, k], rows a_stride apart
   int64_t a_stride = 0;
-  float* c = nullptr;        // [m, n], rows c_stride apart
+  float* c = nullptr;  // [m, n], rows c_stride apart
   int64_t c_stride = 0;
   const float* residual = nullptr;  // [m, n], rows residual_stride apart; read only when residual_kind says so
   int64_t residual_stride = 0;

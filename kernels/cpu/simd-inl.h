@@ -1,5 +1,5 @@
-// What every kernel file needs per SIMD target: forced unrolling, tails that read and write nothing outside, and the small
-// differences between Highway versions. Read again for every target.
+// What every kernel file needs per SIMD target: forced unrolling, tails that read and write nothing outside, and the
+// small differences between Highway versions. Read again for every target.
 #if defined(LAMINA_KERNELS_CPU_SIMD_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef LAMINA_KERNELS_CPU_SIMD_INL_H_
 #undef LAMINA_KERNELS_CPU_SIMD_INL_H_
@@ -12,8 +12,8 @@
 
 #include "hwy/highway.h"
 
-// After the parameter list of every lambda that touches vectors: GCC inlines one level of such lambdas by itself, but not
-// two, and a call keeps the accumulators in memory (27 instead of 114 GFLOP/s).
+// After the parameter list of every lambda that touches vectors: GCC inlines one level of such lambdas by itself, but
+// not two, and a call keeps the accumulators in memory (27 instead of 114 GFLOP/s).
 #undef LAMINA_INLINE
 #define LAMINA_INLINE HWY_ATTR __attribute__((always_inline))
 
@@ -70,8 +70,8 @@ HWY_INLINE void StoreUpTo(V v, D d, float* HWY_RESTRICT p, size_t n) {
   }
 }
 
-// min and max that let a NaN in v through. x86 returns the second operand when one is NaN, Highway's scalar and emulated
-// targets the one that is not.
+// min and max that let a NaN in v through. x86 returns the second operand when one is NaN, Highway's scalar and
+// emulated targets the one that is not.
 HWY_INLINE V AtMost(V limit, V v) {
 #if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
   return hn::IfThenElse(hn::Gt(v, limit), limit, v);

@@ -1,4 +1,5 @@
-// The default pool: pthreadpool (BSD, from the distribution), because its workers wake in microseconds and sleep when idle.
+// The default pool: pthreadpool (BSD, from the distribution), because its workers wake in microseconds and sleep when
+// idle.
 #include "kernels/cpu/thread_pool.h"
 
 #include <pthreadpool.h>

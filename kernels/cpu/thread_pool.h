@@ -19,9 +19,9 @@ bool InParallel();
 // Runs body(arg, worker) for workers 0..count-1 on the pool, or worker 0 alone here when nested, then returns.
 void RunWorkers(ThreadPool& pool, size_t count, void (*body)(void* arg, size_t worker), void* arg);
 
-// f(task, worker) once for each task in [0, tasks), in any order on any worker; worker < pool.num_threads() names a part
-// of scratch that no other task uses meanwhile. What a task computes must not depend on the worker, so that results do
-// not depend on the number of threads.
+// f(task, worker) once for each task in [0, tasks), in any order on any worker; worker < pool.num_threads() names a
+// part of scratch that no other task uses meanwhile. What a task computes must not depend on the worker, so that
+// results do not depend on the number of threads.
 template <class F>
 void ParallelTasks(ThreadPool& pool, size_t tasks, const F& f) {
   const size_t workers = std::min(tasks, pool.num_threads());

@@ -15,7 +15,7 @@ constexpr int64_t kMostChannels = 256;
 
 // Zeros become the strides of a dense [batch, seqlen, heads, dim] or [batch, heads, seqlen, dim].
 AttentionStrides Filled(const AttentionStrides& asked, AttentionLayout layout, int64_t seqlen, int64_t heads,
-                         int64_t dim) {
+                        int64_t dim) {
   const bool bshd = layout == AttentionLayout::kBshd;
   const auto or_else = [](int64_t stride, int64_t dense) { return stride ? stride : dense; };
   return {.batch = or_else(asked.batch, seqlen * heads * dim),
@@ -177,9 +177,7 @@ AttentionStrides MultiHeadAttentionDesc::q_strides() const { return Filled(q, la
 AttentionStrides MultiHeadAttentionDesc::k_strides() const {
   return Filled(k, layout, seqlen_kv, kv_heads(), head_dim);
 }
-AttentionStrides MultiHeadAttentionDesc::v_strides() const {
-  return Filled(v, layout, seqlen_kv, kv_heads(), v_dim());
-}
+AttentionStrides MultiHeadAttentionDesc::v_strides() const { return Filled(v, layout, seqlen_kv, kv_heads(), v_dim()); }
 AttentionStrides MultiHeadAttentionDesc::o_strides() const { return Filled(o, layout, seqlen_q, num_heads, v_dim()); }
 
 Status MultiHeadAttentionDesc::Validate() const {

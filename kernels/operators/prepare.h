@@ -1,5 +1,5 @@
-// Operator<...>'s members, the same for all five. Included by kernels/operators/<op>.cc alone, which supplies, before it
-// instantiates the template:
+// Operator<...>'s members, the same for all five. Included by kernels/operators/<op>.cc alone, which supplies, before
+// it instantiates the template:
 //   Fields<Desc>                                               the list of fields (text.h)
 //   Traits<Op>::Offered(Backend)                               the backend's candidates, preferred first
 //   Traits<Op>::CheckWeights(desc, weights)                    null pointers, as a Status
@@ -84,8 +84,8 @@ template <class D, class W, class T>
 Result<Operator<D, W, T>> Operator<D, W, T>::Reshape(const D& desc) const {
   if (Status s = desc.Validate(); !s.ok()) return s;
   if (const std::string fixed = text::FixedDifferences(state_->desc, desc); !fixed.empty()) {
-    return Refuse(desc, "Reshape may change only run-time sizes, pads and strides, not " + fixed +
-                            " of the prepared " + ToString(state_->desc));
+    return Refuse(desc, "Reshape may change only run-time sizes, pads and strides, not " + fixed + " of the prepared " +
+                            ToString(state_->desc));
   }
   const Judgement judgement = state_->candidate->judge(desc, state_->context);
   if (!judgement.refusal.empty()) {

@@ -84,8 +84,8 @@ Result<Context> Resolve(const Context& asked) {
     const bool built = std::find(compiled.begin(), compiled.end(), asked.isa) != compiled.end();
     return Status{built ? StatusCode::kUnsupportedHardware : StatusCode::kNotBuilt,
                   "context: isa " + std::string(ToString(asked.isa)) +
-                      (built ? " does not run on this CPU" : " is not compiled into this library") + ", the widest that does is " +
-                      std::string(ToString(supported.front()))};
+                      (built ? " does not run on this CPU" : " is not compiled into this library") +
+                      ", the widest that does is " + std::string(ToString(supported.front()))};
   }
   if (context.machine == nullptr) {
     const Result<Machine>* machine = MachineFromEnvironment();
@@ -124,8 +124,9 @@ Result<size_t> Choose(const std::string& desc, const Context& context, const std
     }
   }
   if (best < reports.size()) return best;
-  const std::string wanted = context.implementation.empty() ? "no implementation takes this"
-                                                            : "implementation \"" + context.implementation + "\" cannot be had";
+  const std::string wanted = context.implementation.empty()
+                                 ? "no implementation takes this"
+                                 : "implementation \"" + context.implementation + "\" cannot be had";
   return Status{context.implementation.empty() ? StatusCode::kNotBuilt : StatusCode::kInvalidArgument,
                 desc + ": " + wanted + reasons};
 }

@@ -20,8 +20,8 @@ Result<Context> Resolve(const Context& asked);
 // "cpu/AVX3/implicit_gemm", "reference/naive"
 std::string ImplementationName(const Context& context, std::string_view candidate);
 
-// The index of the report to take: the one that context.implementation names (whole or its last part), else the accepted
-// one with the least predicted time, the first of equals. Fails with every reason when none will do.
+// The index of the report to take: the one that context.implementation names (whole or its last part), else the
+// accepted one with the least predicted time, the first of equals. Fails with every reason when none will do.
 Result<size_t> Choose(const std::string& desc, const Context& context, const std::vector<CandidateReport>& reports);
 
 // One line a report, the chosen one marked.

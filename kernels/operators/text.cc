@@ -17,9 +17,8 @@ constexpr Word<DType> kDTypes[] = {{DType::kF32, "f32"}, {DType::kBf16, "bf16"},
 constexpr Word<Layout> kLayouts[] = {{Layout::kNhwc, "nhwc"}, {Layout::kNchw, "nchw"}};
 constexpr Word<WeightLayout> kWeightLayouts[] = {{WeightLayout::kOhwi, "ohwi"}, {WeightLayout::kOihw, "oihw"}};
 constexpr Word<MatrixLayout> kMatrixLayouts[] = {{MatrixLayout::kOi, "oi"}, {MatrixLayout::kIo, "io"}};
-constexpr Word<Residual> kResiduals[] = {{Residual::kNone, "none"},
-                                         {Residual::kBeforeActivation, "before"},
-                                         {Residual::kAfterActivation, "after"}};
+constexpr Word<Residual> kResiduals[] = {
+    {Residual::kNone, "none"}, {Residual::kBeforeActivation, "before"}, {Residual::kAfterActivation, "after"}};
 constexpr Word<SeparableOrder> kOrders[] = {
     {SeparableOrder::kDwPw, "dw_pw"}, {SeparableOrder::kPwDw, "pw_dw"}, {SeparableOrder::kPwDwPw, "pw_dw_pw"}};
 constexpr Word<Fusion> kFusions[] = {{Fusion::kAuto, "auto"}, {Fusion::kAlways, "always"}, {Fusion::kNever, "never"}};
@@ -34,14 +33,19 @@ struct ActivationWord {
   const char* text;
   int parameters;
 };
-constexpr ActivationWord kActivations[] = {
-    {ActivationKind::kNone, "none", 0},           {ActivationKind::kRelu, "relu", 0},
-    {ActivationKind::kRelu6, "relu6", 0},         {ActivationKind::kClamp, "clamp", 2},
-    {ActivationKind::kLeakyRelu, "leaky", 1},     {ActivationKind::kHardswish, "hardswish", 0},
-    {ActivationKind::kHardsigmoid, "hardsigmoid", 2}, {ActivationKind::kSigmoid, "sigmoid", 0},
-    {ActivationKind::kSilu, "silu", 0},           {ActivationKind::kGeluErf, "gelu_erf", 0},
-    {ActivationKind::kGeluTanh, "gelu_tanh", 0},  {ActivationKind::kTanh, "tanh", 0},
-    {ActivationKind::kElu, "elu", 1}};
+constexpr ActivationWord kActivations[] = {{ActivationKind::kNone, "none", 0},
+                                           {ActivationKind::kRelu, "relu", 0},
+                                           {ActivationKind::kRelu6, "relu6", 0},
+                                           {ActivationKind::kClamp, "clamp", 2},
+                                           {ActivationKind::kLeakyRelu, "leaky", 1},
+                                           {ActivationKind::kHardswish, "hardswish", 0},
+                                           {ActivationKind::kHardsigmoid, "hardsigmoid", 2},
+                                           {ActivationKind::kSigmoid, "sigmoid", 0},
+                                           {ActivationKind::kSilu, "silu", 0},
+                                           {ActivationKind::kGeluErf, "gelu_erf", 0},
+                                           {ActivationKind::kGeluTanh, "gelu_tanh", 0},
+                                           {ActivationKind::kTanh, "tanh", 0},
+                                           {ActivationKind::kElu, "elu", 1}};
 
 template <class E, size_t N>
 std::string FormatWord(E value, const Word<E> (&words)[N]) {

@@ -1,7 +1,7 @@
 // The text form of descriptors: "<op> field=value ...", fields at their defaults left out.
 //
-// Each operator lists its fields once, in Fields<Desc>::Visit; printing, parsing and the rule of which fields Reshape may
-// change all come from that list. The text is used by error messages, suites, repro lines and the command line.
+// Each operator lists its fields once, in Fields<Desc>::Visit; printing, parsing and the rule of which fields Reshape
+// may change all come from that list. The text is used by error messages, suites, repro lines and the command line.
 #ifndef LAMINA_KERNELS_OPERATORS_TEXT_H_
 #define LAMINA_KERNELS_OPERATORS_TEXT_H_
 
