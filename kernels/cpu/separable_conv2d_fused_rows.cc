@@ -51,9 +51,10 @@ Cut CutOf(const SeparableConv2dDesc& d, const Context& context) {
   const int64_t threads = static_cast<int64_t>(context.pool->num_threads());
   if (threads == 1) return cut;
   // As few parts as give every thread the same number; where no row is expanded twice, up to four times as many, to
-  // even out the threads' ends.
+  // even out the threads' ends, but of three strips at least: the last one of a part may be lower than the kernels'
+  // rows.
   const int64_t even = threads / std::gcd(d.n, threads);
-  cut.parts = d.has_expand() ? even : even * std::clamp<int64_t>(DivUp(s.oh, rows) / even, 1, 4);
+  cut.parts = d.has_expand() ? even : even * std::clamp<int64_t>(DivUp(s.oh, 3 * rows) / even, 1, 4);
   cut.parts = std::min(cut.parts, s.oh);
   cut.strip_rows = std::min(rows, DivUp(s.oh, cut.parts));
   return cut;
@@ -138,14 +139,17 @@ Judgement Judge(const SeparableConv2dDesc& d, const Context& context) {
   const int threads = static_cast<int>(context.pool->num_threads());
   const Cut cut = CutOf(d, context);
   DepthwiseShape s = DepthwiseShapeOf(d);
-  const double strips = static_cast<double>(DivUp(s.oh, cut.parts)) / static_cast<double>(cut.strip_rows);
   const int64_t rounds = DivUp(d.n * cut.parts, threads);
+  // Rows of the busiest thread: one part's are rounded up, several parts' even out.
+  const double rows = rounds == 1 ? static_cast<double>(DivUp(s.oh, cut.parts))
+                                  : static_cast<double>(rounds * s.oh) / static_cast<double>(cut.parts);
+  const double strips = rows / static_cast<double>(cut.strip_rows);
   const int64_t overlap = std::max<int64_t>(0, InputRows(s, 1) - s.stride_h);
   s.oh = cut.strip_rows;
   s.ih = std::min(d.ih, cut.strip_rows * s.stride_h);
   double strip = PredictDepthwiseStep(d, s, 1, context, 1), seam = 0;
   if (d.has_expand()) {
-    const auto expand = [&](int64_t rows) { return PredictMatMul(machine, context.isa, 1, rows * s.iw, s.ic, d.ic); };
+    const auto expand = [&](int64_t h) { return PredictMatMul(machine, context.isa, 1, h * s.iw, s.ic, d.ic); };
     strip += expand(s.ih);
     if (cut.parts > 1) seam = expand(std::min(overlap, d.ih));
   }
@@ -153,7 +157,7 @@ Judgement Judge(const SeparableConv2dDesc& d, const Context& context) {
   const int64_t bytes = CostOf(d).bytes();
   const double moved = static_cast<double>(bytes) / machine.Gbps(bytes, threads);
   const double peak = machine.Gflops(context.isa, 1) * threads / machine.Gflops(context.isa, threads);
-  const double computed = static_cast<double>(rounds) * (strips * strip + seam) * peak;
+  const double computed = (strips * strip + static_cast<double>(rounds) * seam) * peak;
   return Accepted(std::max(computed + PredictTransposes(d, context), moved));
 }
 
