@@ -134,6 +134,8 @@ TEST(Conv2dPrepare, SaysWhyEachCandidateRefuses) {
   EXPECT_EQ(reason(one + "stride_h=2", "pointwise"), "the strides must be 1, got stride_h=2 stride_w=1");
   EXPECT_EQ(reason(one + "pad_left=1", "pointwise"), "the pads must be 0");
   EXPECT_EQ(reason(one + "layout=nchw", "pointwise"), "reads pixels in nhwc, got layout=nchw");
+  EXPECT_EQ(reason("ih=5 iw=6 ic=8 oc=8 groups=4", "pointwise"),
+            SupportedIsas().front() == Isa::kScalar ? "accepted" : "several groups fit a vector, got groups=4");
   EXPECT_EQ(reason(one + "layout=nchw", "implicit_gemm"), "reads pixels in nhwc, got layout=nchw");
   EXPECT_EQ(reason(one + "layout=nchw", "pointwise_planes"), "accepted");
   EXPECT_EQ(reason(one + "layout=nchw stride_h=2", "pointwise_planes"), "accepted");

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "harness/conv2d.h"
@@ -67,6 +68,28 @@ TEST(Conv2dParity, WidthsAroundTiles) {
     Check({image, image + " layout=nchw", image + " stride_w=2", image + " stride_w=2 layout=nchw",
            image + " kh=3 kw=3 pad_top=1 pad_left=1 pad_bottom=1 pad_right=1",
            image + " kh=3 kw=3 pad_top=1 pad_left=1 pad_bottom=1 pad_right=1 layout=nchw"});
+  }
+}
+
+// Outputs of at most a vector have higher tiles (14 rows at most), several groups in a vector tiles of their own.
+TEST(Conv2dParity, NarrowOutputs) {
+  for (int iw : {1, 2, 5, 7, 8, 9, 12, 13, 14, 15, 17, 26, 31}) {
+    const std::string image =
+        "ih=16 iw=" + std::to_string(iw) + " pad_top=1 pad_left=1 pad_bottom=1 pad_right=1 kh=3 kw=3 ";
+    Check({image + "ic=3 oc=4", image + "ic=12 oc=12 groups=3", image + "ic=6 oc=12 groups=6 stride_w=2",
+           image + "ic=10 oc=5 groups=5 layout=nchw"});
+  }
+}
+
+TEST(Conv2dParity, GroupsInOneVector) {
+  for (int groups : {2, 3, 4, 5, 7, 8, 9, 16, 17}) {
+    for (const auto& [ic, oc] : {std::pair{1, 2}, {2, 2}, {2, 3}, {3, 3}, {4, 4}, {3, 7}, {5, 2}, {8, 8}, {1, 16}}) {
+      const std::string channels = " groups=" + std::to_string(groups) + " ic=" + std::to_string(ic * groups) +
+                                   " oc=" + std::to_string(oc * groups);
+      Check({"ih=4 iw=9 kh=3 kw=3 pad_top=1 pad_left=1 pad_bottom=1 pad_right=1" + channels,
+             "ih=5 iw=6 kh=2 kw=4 pad_right=2 stride_w=2 weight_layout=oihw bias=0" + channels, "ih=3 iw=5" + channels,
+             "ih=4 iw=5 kh=3 kw=3 pad_bottom=2 dilation_h=2 layout=nchw residual=before" + channels});
+    }
   }
 }
 

@@ -1,10 +1,11 @@
 // 1x1 convolution in nhwc with stride 1 and no padding: y[pixels, oc] = act(bias + x[pixels, ic] * w), one matrix
 // product a group over all pixels of all images. With a stride it is implicit_gemm's: its rows of A lie in two strides.
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "kernels/cpu/conv2d_candidates.h"
-#include "kernels/cpu/conv2d_tiles.h"
+#include "kernels/cpu/conv2d_filter.h"
 #include "kernels/cpu/matmul.h"
 
 namespace lamina::cpu {
@@ -30,12 +31,12 @@ class Pointwise final : public Kernel<Conv2d> {
       if (d.residual != Residual::kNone) {
         args.residual = static_cast<const float*>(tensors.residual) + g * (d.oc / d.groups);
       }
-      MatMul(*context_.pool, (*filter_)[static_cast<size_t>(g)], args);
+      MatMul(*context_.pool, filter_->matrix(g), args);
     }
     return {};
   }
 
-  size_t packed_bytes() const override { return PackedBytes(*filter_); }
+  size_t packed_bytes() const override { return filter_->bytes(); }
   Result<std::shared_ptr<const Kernel<Conv2d>>> Reshape(const Conv2dDesc& desc) const override {
     return std::shared_ptr<const Kernel<Conv2d>>(std::make_shared<Pointwise>(desc, context_, filter_));
   }
@@ -53,6 +54,9 @@ Judgement Judge(const Conv2dDesc& d, const Context& context) {
   if (d.stride_h != 1 || d.stride_w != 1)
     return Refused("the strides must be 1, " + text::Got({{"stride_h", d.stride_h}, {"stride_w", d.stride_w}}));
   if (d.pad_top + d.pad_left + d.pad_bottom + d.pad_right != 0) return Refused("the pads must be 0");
+  if (FilterShape(d, context.isa).unit_groups > 1) {
+    return Refused("several groups fit a vector, got groups=" + std::to_string(d.groups));
+  }
   return Accepted(static_cast<double>(d.groups) * PredictMatMul(*context.machine, context.isa,
                                                                 static_cast<int>(context.pool->num_threads()),
                                                                 d.n * d.ih * d.iw, d.oc / d.groups, d.ic / d.groups));
@@ -60,7 +64,7 @@ Judgement Judge(const Conv2dDesc& d, const Context& context) {
 
 Result<std::shared_ptr<const Kernel<Conv2d>>> Prepare(const Conv2dDesc& d, const Conv2dWeights& weights,
                                                       const Context& context) {
-  auto filter = PackFilter(d, weights, context.isa);
+  auto filter = PackedFilter::Pack(d, weights, context.isa);
   if (!filter.ok()) return filter.status();
   return std::shared_ptr<const Kernel<Conv2d>>(std::make_shared<Pointwise>(d, context, std::move(*filter)));
 }

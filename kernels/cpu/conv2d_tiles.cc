@@ -3,18 +3,11 @@
 #include <algorithm>
 #include <utility>
 
-#include "lamina/weights.h"
-
 namespace lamina::cpu {
 namespace {
 
 // Ceiling of a / b clamped to [0, most], for any a and b > 0.
 int64_t DivUpClamped(int64_t a, int64_t b, int64_t most) { return a <= 0 ? 0 : std::min(most, DivUp(a, b)); }
-
-// to[i] = from[i] + step, null staying null.
-void CopyPointers(const float* const* from, size_t count, ptrdiff_t step, const float** to) {
-  for (size_t i = 0; i < count; ++i) to[i] = from[i] == nullptr ? nullptr : from[i] + step;
-}
 
 }  // namespace
 
@@ -39,50 +32,14 @@ Conv2dDesc AlongRows(Conv2dDesc d) {
   return d;
 }
 
-Result<std::shared_ptr<const PackedFilter>> PackFilter(const Conv2dDesc& d, const Conv2dWeights& weights, Isa isa) {
-  const int64_t oc_group = d.oc / d.groups, ic_group = d.ic / d.groups, k = d.kh * d.kw * ic_group;
-  const float* w = static_cast<const float*>(weights.w);
-  const float* bias = static_cast<const float*>(weights.bias);
-  AlignedBuffer ohwi;
-  if (d.weight_layout == WeightLayout::kOihw && d.kh * d.kw > 1 && ic_group > 1) {
-    ohwi = AlignedBuffer(static_cast<size_t>(oc_group * k) * sizeof(float));
-    if (ohwi.data() == nullptr) return Status{StatusCode::kOutOfMemory, ToString(d) + ": no memory for the weights"};
-  }
-  auto filter = std::make_shared<PackedFilter>();
-  filter->reserve(static_cast<size_t>(d.groups));
-  for (int64_t g = 0; g < d.groups; ++g) {
-    const float* group = w + g * oc_group * k;
-    if (ohwi.data() != nullptr) {
-      Status s = ConvertWeights(oc_group, ic_group, d.kh, d.kw, d.dtype, WeightLayout::kOihw, group, ohwi.data());
-      if (!s.ok()) return s;
-      group = ohwi.as<float>();
-    }
-    auto packed = PackedMatrix::Pack(isa, k, oc_group, group, k, 1, bias == nullptr ? nullptr : bias + g * oc_group);
-    if (!packed.ok()) return Status{packed.status().code(), ToString(d) + ": " + packed.status().message()};
-    filter->push_back(std::move(*packed));
-  }
-  return std::shared_ptr<const PackedFilter>(std::move(filter));
-}
-
-size_t PackedBytes(const PackedFilter& filter) {
-  size_t bytes = 0;
-  for (const PackedMatrix& matrix : filter) bytes += matrix.bytes();
-  return bytes;
-}
-
-size_t CountPanels(const GemmKernel& kernel, int64_t oc_group) {
-  return static_cast<size_t>(DivUp(oc_group, static_cast<int64_t>(kernel.vectors * kernel.lanes)));
-}
-
-FilterPanel PanelOf(const GemmKernel& kernel, const PackedMatrix& matrix, size_t panel) {
-  const size_t width = kernel.vectors * kernel.lanes, first = panel * width;
-  const size_t columns = std::min(width, static_cast<size_t>(matrix.n()) - first);
-  return {first, columns, (columns + kernel.lanes - 1) / kernel.lanes,
-          matrix.panels() + first * static_cast<size_t>(matrix.k()), matrix.bias() + first};
-}
-
-ConvTiles::ConvTiles(const Conv2dDesc& d, int64_t x_pixel, const GemmKernel& kernel)
-    : desc_(d), kernel_(&kernel), oh_(d.oh()), ow_(d.ow()), ic_group_(d.ic / d.groups), x_pixel_(x_pixel) {
+ConvTiles::ConvTiles(const Conv2dDesc& d, int64_t x_pixel, const FilterShape& filter)
+    : desc_(d),
+      filter_(filter),
+      kernel_(filter.kernel),
+      oh_(d.oh()),
+      ow_(d.ow()),
+      ic_group_(d.ic / d.groups),
+      x_pixel_(x_pixel) {
   // Columns ow with 0 <= ow * stride - pad and ow * stride - pad + (kw - 1) * dilation < iw.
   interior_first_ = DivUpClamped(d.pad_left, d.stride_w, ow_);
   const int64_t last_start = d.iw - 1 - (d.kw - 1) * d.dilation_w + d.pad_left;
@@ -104,7 +61,7 @@ ConvTiles::ConvTiles(const Conv2dDesc& d, int64_t x_pixel, const GemmKernel& ker
 void ConvTiles::ChooseTiling() {
   const int64_t most = static_cast<int64_t>(kernel_->rows), interior = interior_last_ - interior_first_;
   const double edge = 0.03 + 1.9 / static_cast<double>(ic_group_);
-  const TileTimes times(*kernel_, desc_.kh * desc_.kw * ic_group_, desc_.oc / desc_.groups);
+  const TileTimes times(*kernel_, desc_.kh * desc_.kw * ic_group_, filter_.oc);
   const auto cost = [&](int64_t pixels, int64_t edge_pixels) {
     return times.Of(Cut(pixels, most)) + edge * static_cast<double>(edge_pixels);
   };
@@ -112,12 +69,15 @@ void ConvTiles::ChooseTiling() {
   run_rows_ = 1;
   tiling_ = Tiling::kRows;
   cost_ = static_cast<double>(oh_) * cost(ow_, std::min(ow_, edge_tiles * most));
-  if (interior > 0 && interior < ow_ && oh_ > 1) {
-    const double split = static_cast<double>(oh_) * (cost(interior, 0) + cost(ow_ - interior, ow_ - interior));
+  if (interior > 0 && interior < ow_) {
+    const int64_t block = DivUp(oh_, DivUp(oh_, most));  // rows of one tile down a column
+    const double columns =
+        static_cast<double>(ow_ - interior) * cost(block, 0) * static_cast<double>(oh_) / static_cast<double>(block);
+    const double split = static_cast<double>(oh_) * cost(interior, 0) + columns;
     if (split < cost_) {
-      tiling_ = Tiling::kSplit;
+      tiling_ = Tiling::kColumns;
       cost_ = split;
-      run_rows_ = std::min<int64_t>(oh_, 8);
+      run_rows_ = block;
     }
   }
   const double flat = cost(oh_ * ow_, oh_ * ow_);
@@ -130,13 +90,14 @@ void ConvTiles::ChooseTiling() {
 
 double ConvTiles::PredictNs(const Machine& machine, Isa isa, int threads) const {
   const Conv2dDesc& d = desc_;
-  const int64_t oc_group = d.oc / d.groups, lanes = static_cast<int64_t>(kernel_->lanes);
+  const int64_t lanes = static_cast<int64_t>(kernel_->lanes);
   const double pixels = static_cast<double>(d.n) * cost_;
-  const double columns = static_cast<double>(d.groups * DivUp(oc_group, lanes) * lanes);
+  const double columns = static_cast<double>(filter_.units * DivUp(filter_.oc, lanes) * lanes);
   constexpr double kTapSteps = 1.0;  // what leaving the loop over a tap costs, in steps of it
   const double steps = static_cast<double>(d.kh) * static_cast<double>(d.kw * ic_group_) *
                        (1 + kTapSteps / static_cast<double>(tap_floats_));
-  const double compute = 2 * pixels * columns * steps / (kLoopEfficiency * machine.Gflops(isa, threads));
+  const double efficiency = filter_.unit_groups > 1 ? kGatherEfficiency : kLoopEfficiency;
+  const double compute = 2 * pixels * columns * steps / (efficiency * machine.Gflops(isa, threads));
   const int64_t bytes = CostOf(d).bytes();
   return std::max(compute, static_cast<double>(bytes) / machine.Gbps(bytes, threads));
 }
@@ -170,13 +131,13 @@ void ConvTiles::Run(const ConvRows& rows, std::byte* table) const {
     case Tiling::kRows:
       for (int64_t oh = first; oh < last; ++oh) RunPixels(rows, oh, 0, ow_, table);
       return;
-    case Tiling::kSplit:
-      // What lies between one row's interior and the next one's is one run.
-      if (interior_first_ > 0) RunPixels(rows, first, 0, interior_first_, table);
-      for (int64_t oh = first; oh < last; ++oh) {
-        RunPixels(rows, oh, interior_first_, interior, table);
-        const int64_t border = ow_ - interior_last_ + (oh + 1 < last ? interior_first_ : 0);
-        if (border > 0) RunPixels(rows, oh, interior_last_, border, table);
+    case Tiling::kColumns:
+      for (int64_t block = first; block < last; block += run_rows_) {
+        const int64_t end = std::min(block + run_rows_, last);
+        for (int64_t oh = block; oh < end; ++oh) RunPixels(rows, oh, interior_first_, interior, table);
+        for (int64_t ow = 0; ow < ow_; ow = ow + 1 == interior_first_ ? interior_last_ : ow + 1) {
+          RunColumn(rows, block, ow, static_cast<size_t>(end - block), table);
+        }
       }
       return;
     case Tiling::kFlat:
@@ -209,11 +170,26 @@ void ConvTiles::RunPixels(const ConvRows& rows, int64_t oh, int64_t ow, int64_t 
       tiles = std::min((higher ? cut.higher : cut.tiles) - t, (interior_last_ - ow) / height);
       RunInterior(rows, oh, ow, static_cast<size_t>(height), static_cast<size_t>(tiles), out);
     } else {
-      RunEdge(rows, oh, ow, static_cast<size_t>(height), out, table);
+      RunEdge(rows, oh, ow, static_cast<size_t>(height), false, out, table);
     }
     t += tiles;
     for (ow += tiles * height; ow >= ow_; ow -= ow_) ++oh;
   }
+}
+
+// Output rows oh.. of one column as one tile: a tap is padding left or right for all of them or for none, so none is
+// multiplied in part but at the image's top and bottom.
+void ConvTiles::RunColumn(const ConvRows& rows, int64_t oh, int64_t ow, size_t height, std::byte* table) const {
+  const int64_t pixel = (oh - rows.first_row) * ow_ + ow;
+  GemmOutput out;
+  out.c = rows.y + pixel * rows.y_pixel;
+  out.row = ow_ * rows.y_pixel;
+  out.columns = rows.panel.columns;
+  out.bias = rows.panel.bias;
+  if (rows.residual != nullptr) out.residual = rows.residual + pixel * rows.residual_pixel;
+  out.residual_row = ow_ * rows.residual_pixel;
+  out.epilogue = rows.epilogue;
+  RunEdge(rows, oh, ow, height, true, out, table);
 }
 
 void ConvTiles::RunInterior(const ConvRows& rows, int64_t oh, int64_t ow, size_t height, size_t tiles,
@@ -232,13 +208,14 @@ void ConvTiles::RunInterior(const ConvRows& rows, int64_t oh, int64_t ow, size_t
   t.kc = tap_floats_;
   t.b = rows.panel.b + static_cast<size_t>(taps.first * d.kw * ic_group_) * rows.panel.vectors * kernel_->lanes;
   t.out = out;
+  t.gather = rows.panel.gather;
   kernel_->tiles[height][rows.panel.vectors](t);
 }
 
-void ConvTiles::RunEdge(const ConvRows& rows, int64_t oh, int64_t ow, size_t height, const GemmOutput& out,
+void ConvTiles::RunEdge(const ConvRows& rows, int64_t oh, int64_t ow, size_t height, bool down, const GemmOutput& out,
                         std::byte* table) const {
   const Conv2dDesc& d = desc_;
-  const int64_t last_oh = oh + (ow + static_cast<int64_t>(height) - 1) / ow_;
+  const int64_t reach = static_cast<int64_t>(height) - 1, last_oh = oh + (down ? reach : (ow + reach) / ow_);
   Range taps = ValidTaps(oh);  // kernel rows that any of the tile's output rows needs
   for (int64_t row = oh + 1; row <= last_oh; ++row) {
     const Range valid = ValidTaps(row);
@@ -249,11 +226,10 @@ void ConvTiles::RunEdge(const ConvRows& rows, int64_t oh, int64_t ow, size_t hei
   uint8_t* mode =
       reinterpret_cast<uint8_t*>(pointers + count * kernel_->rows);  // [taps][kw]: valid rows, then the mode
   std::fill_n(mode, count, uint8_t{0});
-  for (size_t r = 0; r < height; ++oh, ow = 0) {  // the part of the tile in each output row it touches
-    const size_t pixels = std::min(height - r, static_cast<size_t>(ow_ - ow));
-    FillTable({rows.x + (oh * d.stride_h - d.pad_top - rows.x_row) * d.iw * x_pixel_, ow * d.stride_w - d.pad_left},
-              taps, ValidTaps(oh), pixels, height, pointers + r, mode);
-    r += pixels;
+  for (int64_t r = 0; r <= reach; ++oh, ow = 0) {  // the part of the tile in each output row it touches, or its column
+    const Line line = {oh, ow, down ? reach + 1 : std::min(reach + 1 - r, ow_ - ow), down};
+    FillTable(rows, line, taps, height, pointers + r, mode);
+    r += line.rows;
   }
   for (size_t q = 0; q < count; ++q) mode[q] = mode[q] == height ? kTapWhole : mode[q] == 0 ? kTapEmpty : kTapPartial;
   GemmEdge e;
@@ -263,42 +239,29 @@ void ConvTiles::RunEdge(const ConvRows& rows, int64_t oh, int64_t ow, size_t hei
   e.kc = static_cast<size_t>(ic_group_);
   e.b = rows.panel.b + static_cast<size_t>(taps.first) * kw * e.kc * rows.panel.vectors * kernel_->lanes;
   e.out = out;
+  e.gather = rows.panel.gather;
   kernel_->edge[height][rows.panel.vectors](e);
 }
 
-// Pointers of `pixels` neighbouring output pixels of one row to their taps, null on padding, and how many are not. The
-// first kernel row inside the image is worked out, the next ones are the same some rows of x further down.
-void ConvTiles::FillTable(const Window& window, Range taps, Range valid, size_t pixels, size_t height,
-                          const float** pointers, uint8_t* count) const {
+// Pointers of `line.rows` output pixels, side by side or below each other, to their taps, null on padding; count gets
+// how many are not. The pixels of which a tap lies inside the image follow each other.
+void ConvTiles::FillTable(const ConvRows& rows, const Line& line, Range taps, size_t height, const float** pointers,
+                          uint8_t* count) const {
   const Conv2dDesc& d = desc_;
-  const size_t kw = static_cast<size_t>(d.kw), row_pointers = kw * height;
-  const ptrdiff_t step = d.dilation_h * d.iw * x_pixel_;
-  for (int64_t i = taps.first; i < taps.last; ++i, pointers += row_pointers, count += kw) {
-    if (i < valid.first || i >= valid.last) {
-      for (size_t j = 0; j < kw; ++j) std::fill_n(pointers + j * height, pixels, nullptr);
-      continue;
-    }
-    if (i == valid.first) {
-      const float* row = window.x + i * step;
-      for (size_t j = 0; j < kw; ++j) {
-        int64_t column = window.column + static_cast<int64_t>(j) * d.dilation_w;
-        for (size_t p = 0; p < pixels; ++p, column += d.stride_w) {
-          const bool inside = column >= 0 && column < d.iw;
-          pointers[j * height + p] = inside ? row + column * x_pixel_ : nullptr;
-          count[j] = static_cast<uint8_t>(count[j] + inside);
-        }
-      }
-      continue;
-    }
-    if (pixels == height) {
-      CopyPointers(pointers - row_pointers, row_pointers, step, pointers);
-      std::copy_n(count - kw, kw, count);
-      continue;
-    }
-    for (size_t j = 0; j < kw; ++j) {
-      const float** at = pointers + j * height;
-      CopyPointers(at - row_pointers, pixels, step, at);
-      count[j] = static_cast<uint8_t>(count[j] + pixels - static_cast<size_t>(std::count(at, at + pixels, nullptr)));
+  const int64_t down = line.down ? d.stride_h : 0, across = line.down ? 0 : d.stride_w;
+  const ptrdiff_t step = (down * d.iw + across) * x_pixel_;
+  for (int64_t i = taps.first; i < taps.last; ++i) {
+    const int64_t ih = line.oh * d.stride_h - d.pad_top + i * d.dilation_h;
+    int64_t iw = line.ow * d.stride_w - d.pad_left;
+    for (int64_t j = 0; j < d.kw; ++j, iw += d.dilation_w, pointers += height, ++count) {
+      int64_t first = 0, last = line.rows;
+      while (first < last && (ih + first * down < 0 || iw + first * across < 0)) ++first;
+      while (first < last && (ih + (last - 1) * down >= d.ih || iw + (last - 1) * across >= d.iw)) --last;
+      ptrdiff_t offset = ((ih - rows.x_row) * d.iw + iw) * x_pixel_ + first * step;
+      std::fill_n(pointers, first, nullptr);
+      for (int64_t r = first; r < last; ++r, offset += step) pointers[r] = rows.x + offset;
+      std::fill_n(pointers + last, line.rows - last, nullptr);
+      *count = static_cast<uint8_t>(*count + (last - first));
     }
   }
 }

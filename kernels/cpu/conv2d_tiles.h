@@ -8,17 +8,14 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <vector>
 
+#include "kernels/cpu/conv2d_filter.h"
 #include "kernels/cpu/gemm.h"
-#include "kernels/cpu/matmul.h"
 #include "lamina/conv2d.h"
 #include "lamina/machine.h"
 
 namespace lamina::cpu {
-
-inline int64_t DivUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // A run of rows cut into as few tiles as can be, of heights that differ by at most one.
 struct Cut {
@@ -38,30 +35,17 @@ struct TileTimes {
   double least;  // rows below which a tile is not faster: it waits for B, or for its own sums
   double ends;   // its beginning and end
 };
-inline constexpr double kLoopEfficiency = 0.97;  // of the FMA peak, within the loop over k
+// Of the FMA peak, within the loop over k; where units are several groups.
+inline constexpr double kLoopEfficiency = 0.97, kGatherEfficiency = 0.62;
 
 // The same problem with height and width exchanged when it is one-dimensional along its height: an image one pixel wide
 // lies in memory as one that is one pixel high, where tiles follow a row.
 Conv2dDesc AlongRows(Conv2dDesc desc);
 
-// The weights of one group each, k x n in panels, shared by all that are reshaped from one.
-using PackedFilter = std::vector<PackedMatrix>;
-Result<std::shared_ptr<const PackedFilter>> PackFilter(const Conv2dDesc& desc, const Conv2dWeights& weights, Isa isa);
-size_t PackedBytes(const PackedFilter& filter);
-
-// One panel of packed weights.
-struct FilterPanel {
-  size_t first = 0, columns = 0;  // output channels within the group
-  size_t vectors = 0;
-  const float* b = nullptr;     // [k][vectors * lanes]
-  const float* bias = nullptr;  // [vectors * lanes]
-};
-size_t CountPanels(const GemmKernel& kernel, int64_t oc_group);
-FilterPanel PanelOf(const GemmKernel& kernel, const PackedMatrix& matrix, size_t panel);
-
-// What one call computes: output rows [first_row, last_row) of one image, all their pixels, one panel of one group.
+// What one call computes: output rows [first_row, last_row) of one image, all their pixels, one panel of one unit of
+// groups.
 struct ConvRows {
-  const float* x = nullptr;  // column 0, first channel of the group, of image row `x_row`
+  const float* x = nullptr;  // column 0, first channel of the unit, of image row `x_row`
   int64_t x_row = 0;
   int64_t first_row = 0, last_row = 0;
   FilterPanel panel;
@@ -76,7 +60,7 @@ struct ConvRows {
 class ConvTiles {
  public:
   // x_pixel: floats from pixel to pixel of the input that Run will be given; its rows are iw * x_pixel apart.
-  ConvTiles(const Conv2dDesc& desc, int64_t x_pixel, const GemmKernel& kernel);
+  ConvTiles(const Conv2dDesc& desc, int64_t x_pixel, const FilterShape& filter);
 
   // `table`: table_bytes() of scratch, aligned to pointers.
   void Run(const ConvRows& rows, std::byte* table) const;
@@ -93,25 +77,27 @@ class ConvTiles {
   Range InputRows(int64_t first_row, int64_t last_row) const;
 
  private:
-  // How the pixels of an image are cut: each row by itself; the interior of each row, and what lies between two rows'
-  // interiors; or all pixels as one run, where tiles that end with the row would be low.
-  enum class Tiling { kRows, kSplit, kFlat };
+  // How the pixels of an image are cut: each row by itself; the interior of each row, and the columns beside it by
+  // tiles that go down them; or all pixels as one run, where tiles that end with the row would be low.
+  enum class Tiling { kRows, kColumns, kFlat };
 
   void ChooseTiling();
   Range ValidTaps(int64_t oh) const;  // the kernel rows that lie inside the image
   void RunPixels(const ConvRows& rows, int64_t oh, int64_t ow, int64_t pixels, std::byte* table) const;
   void RunInterior(const ConvRows& rows, int64_t oh, int64_t ow, size_t height, size_t tiles,
                    const GemmOutput& out) const;
-  void RunEdge(const ConvRows& rows, int64_t oh, int64_t ow, size_t height, const GemmOutput& out,
+  void RunColumn(const ConvRows& rows, int64_t oh, int64_t ow, size_t height, std::byte* table) const;
+  void RunEdge(const ConvRows& rows, int64_t oh, int64_t ow, size_t height, bool down, const GemmOutput& out,
                std::byte* table) const;
-  struct Window {  // the first tap of an output pixel: x at the start of its row, its column; both may lie outside
-    const float* x;
-    int64_t column;
+  struct Line {  // output pixels from (oh, ow) on, side by side or down a column
+    int64_t oh, ow, rows;
+    bool down;
   };
-  void FillTable(const Window& window, Range taps, Range valid, size_t pixels, size_t height, const float** pointers,
+  void FillTable(const ConvRows& rows, const Line& line, Range taps, size_t height, const float** pointers,
                  uint8_t* count) const;
 
   Conv2dDesc desc_;
+  FilterShape filter_;
   const GemmKernel* kernel_;
   int64_t oh_, ow_, ic_group_, x_pixel_;
   int64_t interior_first_, interior_last_;  // output columns all of whose taps lie inside the image

@@ -29,13 +29,13 @@ struct Schedule {
   int64_t rows = 1, panels = 1;
 };
 
-Schedule MakeSchedule(const Conv2dDesc& d, const ConvTiles& tiles, int64_t panels, const Machine& machine,
+Schedule MakeSchedule(const Conv2dDesc& d, const ConvTiles& tiles, const FilterShape& filter, const Machine& machine,
                       int64_t threads) {
-  const int64_t oh = d.oh(), ic_group = d.ic / d.groups, oc_group = d.oc / d.groups;
+  const int64_t oh = d.oh(), panels = filter.panels;
   const auto bytes = [&](int64_t rows) {
-    return 4 * (InputRows(d, rows) * d.iw * ic_group + rows * d.ow() * oc_group);
+    return 4 * (InputRows(d, rows) * d.iw * filter.ic + rows * d.ow() * filter.oc);
   };
-  const int64_t images = std::max<int64_t>(d.n, 1) * d.groups, wanted = threads == 1 ? 1 : 4 * threads;
+  const int64_t images = std::max<int64_t>(d.n, 1) * filter.units, wanted = threads == 1 ? 1 : 4 * threads;
   Schedule s{oh, panels};
   while (s.rows > tiles.run_rows() && bytes(s.rows) > machine.l2.bytes / 2) s.rows = DivUp(s.rows, 2);
   while (s.rows > std::max(tiles.run_rows(), d.kh) && images * DivUp(oh, s.rows) < wanted) s.rows = DivUp(s.rows, 2);
@@ -52,64 +52,64 @@ class TransposedGemm final : public Kernel<Conv2d> {
   TransposedGemm(const Conv2dDesc& desc, const Context& context, std::shared_ptr<const PackedFilter> filter)
       : desc_(AlongRows(desc)),
         context_(context),
-        kernel_(GetGemmKernel(context.isa)),
         transpose_(GetTransposeKernel(context.isa).transpose),
         filter_(std::move(filter)),
-        tiles_(desc_, desc.ic / desc.groups, kernel_),
-        panels_(static_cast<int64_t>(CountPanels(kernel_, desc.oc / desc.groups))),
-        schedule_(
-            MakeSchedule(desc, tiles_, panels_, *context.machine, static_cast<int64_t>(context.pool->num_threads()))),
+        tiles_(desc_, filter_->shape().ic, filter_->shape()),
+        schedule_(MakeSchedule(desc_, tiles_, filter_->shape(), *context.machine,
+                               static_cast<int64_t>(context.pool->num_threads()))),
         epilogue_(MakeEpilogue(context.isa, desc.activation, desc.residual)) {}
 
   Status Run(const Conv2dTensors& tensors, std::byte* scratch) const override {
-    const int64_t row_tasks = DivUp(desc_.oh(), schedule_.rows), panel_tasks = DivUp(panels_, schedule_.panels);
-    ParallelTasks(*context_.pool, static_cast<size_t>(desc_.n * desc_.groups * row_tasks * panel_tasks),
+    const FilterShape& filter = filter_->shape();
+    const int64_t row_tasks = DivUp(desc_.oh(), schedule_.rows), panel_tasks = DivUp(filter.panels, schedule_.panels);
+    ParallelTasks(*context_.pool, static_cast<size_t>(desc_.n * filter.units * row_tasks * panel_tasks),
                   [&](size_t task, size_t worker) {
                     const int64_t t = static_cast<int64_t>(task), rows = t / panel_tasks, images = rows / row_tasks;
-                    RunBlock(tensors, images / desc_.groups, images % desc_.groups, rows % row_tasks * schedule_.rows,
+                    RunBlock(tensors, images / filter.units, images % filter.units, rows % row_tasks * schedule_.rows,
                              t % panel_tasks * schedule_.panels, scratch + worker * worker_bytes());
                   });
     return {};
   }
 
   size_t scratch_bytes() const override { return worker_bytes() * context_.pool->num_threads(); }
-  size_t packed_bytes() const override { return PackedBytes(*filter_); }
+  size_t packed_bytes() const override { return filter_->bytes(); }
   Result<std::shared_ptr<const Kernel<Conv2d>>> Reshape(const Conv2dDesc& desc) const override {
     return std::shared_ptr<const Kernel<Conv2d>>(std::make_shared<TransposedGemm>(desc, context_, filter_));
   }
 
  private:
   size_t x_bytes() const {
-    return AlignedBytes(static_cast<size_t>(InputRows(desc_, schedule_.rows) * desc_.iw * (desc_.ic / desc_.groups)) *
-                        4);
+    return AlignedBytes(static_cast<size_t>(InputRows(desc_, schedule_.rows) * desc_.iw * filter_->shape().ic) * 4);
   }
   size_t y_bytes() const {
-    const int64_t widest = schedule_.panels * static_cast<int64_t>(kernel_.vectors * kernel_.lanes);
-    return AlignedBytes(static_cast<size_t>(schedule_.rows * desc_.ow() * std::min(widest, desc_.oc / desc_.groups)) *
-                        4);
+    const FilterShape& filter = filter_->shape();
+    const int64_t widest = schedule_.panels * static_cast<int64_t>(filter.kernel->vectors * filter.kernel->lanes);
+    return AlignedBytes(static_cast<size_t>(schedule_.rows * desc_.ow() * std::min(widest, filter.oc)) * 4);
   }
   size_t worker_bytes() const { return x_bytes() + y_bytes() + AlignedBytes(tiles_.table_bytes()); }
 
-  void RunBlock(const Conv2dTensors& tensors, int64_t image, int64_t group, int64_t first_row, int64_t first_panel,
+  void RunBlock(const Conv2dTensors& tensors, int64_t image, int64_t unit, int64_t first_row, int64_t first_panel,
                 std::byte* scratch) const {
     const Conv2dDesc& d = desc_;
-    const int64_t ow = d.ow(), ic_group = d.ic / d.groups, oc_group = d.oc / d.groups;
-    const int64_t x_plane = d.ih * d.iw, y_plane = d.oh() * ow;
-    const int64_t width = static_cast<int64_t>(kernel_.vectors * kernel_.lanes);
+    const FilterShape& filter = filter_->shape();
+    const int64_t ow = d.ow(), x_plane = d.ih * d.iw, y_plane = d.oh() * ow;
     const int64_t last_row = std::min(d.oh(), first_row + schedule_.rows), pixels = (last_row - first_row) * ow;
-    const int64_t last_panel = std::min(panels_, first_panel + schedule_.panels);
-    const int64_t first = first_panel * width, channels = std::min(oc_group, last_panel * width) - first;
-    float* const x_block = reinterpret_cast<float*>(scratch);              // [input rows, iw, ic_group]
+    const int64_t last_panel = std::min(filter.panels, first_panel + schedule_.panels);
+    const FilterPanel end = filter_->Panel(unit, last_panel - 1);
+    const int64_t first = static_cast<int64_t>(filter_->Panel(unit, first_panel).first);
+    const int64_t channels = static_cast<int64_t>(end.first + end.columns) - first;
+    float* const x_block = reinterpret_cast<float*>(scratch);              // [input rows, iw, filter.ic]
     float* const y_block = reinterpret_cast<float*>(scratch + x_bytes());  // [rows, ow, channels]
 
     const ConvTiles::Range in = tiles_.InputRows(first_row, last_row);
-    transpose_(static_cast<size_t>(ic_group), static_cast<size_t>((in.last - in.first) * d.iw),
+    transpose_(static_cast<size_t>(std::min(filter.ic, d.ic - unit * filter.ic)),
+               static_cast<size_t>((in.last - in.first) * d.iw),
                static_cast<const float*>(tensors.x) + image * StrideOr(d.x_stride, d.ic * x_plane) +
-                   group * ic_group * x_plane + in.first * d.iw,
-               x_plane, x_block, ic_group);
+                   unit * filter.ic * x_plane + in.first * d.iw,
+               x_plane, x_block, filter.ic);
     // Where this block's pixels lie in an output tensor of so many floats from image to image.
     const auto place = [&](int64_t stride) {
-      return image * StrideOr(stride, d.oc * y_plane) + (group * oc_group + first) * y_plane + first_row * ow;
+      return image * StrideOr(stride, d.oc * y_plane) + (unit * filter.oc + first) * y_plane + first_row * ow;
     };
     ConvRows rows;
     rows.x = x_block;
@@ -123,7 +123,7 @@ class TransposedGemm final : public Kernel<Conv2d> {
                  static_cast<const float*>(tensors.residual) + place(d.residual_stride), y_plane, y_block, channels);
     }
     for (int64_t p = first_panel; p < last_panel; ++p) {
-      rows.panel = PanelOf(kernel_, (*filter_)[static_cast<size_t>(group)], static_cast<size_t>(p));
+      rows.panel = filter_->Panel(unit, p);
       rows.y = y_block + static_cast<int64_t>(rows.panel.first) - first;
       if (d.residual != Residual::kNone) rows.residual = rows.y;
       tiles_.Run(rows, scratch + x_bytes() + y_bytes());
@@ -134,11 +134,9 @@ class TransposedGemm final : public Kernel<Conv2d> {
 
   Conv2dDesc desc_;
   Context context_;
-  const GemmKernel& kernel_;
   decltype(TransposeKernel::transpose) transpose_;
   std::shared_ptr<const PackedFilter> filter_;
   ConvTiles tiles_;
-  int64_t panels_;  // of one group
   Schedule schedule_;
   Epilogue epilogue_;
 };
@@ -147,7 +145,8 @@ Judgement Judge(const Conv2dDesc& d, const Context& context) {
   if (std::string refusal = RefuseType(d); !refusal.empty()) return Refused(refusal);
   if (d.layout != Layout::kNchw) return Refused("reads planes in nchw, got layout=nhwc");
   const int threads = static_cast<int>(context.pool->num_threads());
-  const ConvTiles tiles(AlongRows(d), d.ic / d.groups, GetGemmKernel(context.isa));
+  const FilterShape filter(d, context.isa);
+  const ConvTiles tiles(AlongRows(d), filter.ic, filter);
   // Both moves run at about half of the L2 cache's bandwidth, counted once to read and once to write.
   const double moved =
       8 * static_cast<double>(d.n) *
@@ -158,7 +157,7 @@ Judgement Judge(const Conv2dDesc& d, const Context& context) {
 
 Result<std::shared_ptr<const Kernel<Conv2d>>> Prepare(const Conv2dDesc& d, const Conv2dWeights& weights,
                                                       const Context& context) {
-  auto filter = PackFilter(d, weights, context.isa);
+  auto filter = PackedFilter::Pack(d, weights, context.isa);
   if (!filter.ok()) return filter.status();
   return std::shared_ptr<const Kernel<Conv2d>>(std::make_shared<TransposedGemm>(d, context, std::move(*filter)));
 }

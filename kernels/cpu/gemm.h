@@ -16,7 +16,7 @@
 
 namespace lamina::cpu {
 
-inline constexpr size_t kMaxTileRows = 8, kMaxTileVectors = 4;
+inline constexpr size_t kMaxTileRows = 14, kMaxTileVectors = 4;
 
 // What becomes of a sum: + residual, activation, + residual. Activations that are clamps happen in registers, the
 // others over the stored tile.
@@ -46,6 +46,13 @@ struct GemmOutput {
   bool accumulate = false;             // start from what c holds: a later block of k
 };
 
+// Which float of a row of A each lane multiplies, where that differs from lane to lane (gemm_narrow.h).
+struct LaneGather {
+  const int32_t* index = nullptr;  // [kc][lanes], each less than `floats`
+  size_t floats = 0;               // of a row, at most a vector
+  size_t kw = 1;                   // taps of a kernel row; B is [taps / kw][kc][kw][lanes]
+};
+
 // `tiles` row tiles of one height, every tap inside the image. The whole k is taps * kc.
 struct GemmTiles {
   size_t tiles = 0;
@@ -60,6 +67,7 @@ struct GemmTiles {
   const float* ahead = nullptr;
   const float* ahead_end = nullptr;
   size_t ahead_step = 0;
+  const LaneGather* gather = nullptr;  // gather kernels only
 };
 
 // One row against `panels` whole panels, several at once: one stream of weights does not reach memory's read bandwidth.
@@ -78,8 +86,9 @@ struct GemmEdge {
   const float* const* rows = nullptr;  // [taps][height]: kc floats each, null on padding
   const uint8_t* tap_mode = nullptr;   // [taps]: kTapWhole, kTapPartial or kTapEmpty
   size_t taps = 1, kc = 0;
-  const float* b = nullptr;  // [taps][kc][vectors * lanes]
-  GemmOutput out;            // tile 0 only
+  const float* b = nullptr;            // [taps][kc][vectors * lanes]
+  GemmOutput out;                      // tile 0 only
+  const LaneGather* gather = nullptr;  // gather kernels only
 };
 inline constexpr uint8_t kTapWhole = 0, kTapPartial = 1, kTapEmpty = 2;
 

@@ -1,0 +1,140 @@
+#include "kernels/cpu/conv2d_filter.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "kernels/cpu/gemm_narrow.h"
+#include "lamina/weights.h"
+
+namespace lamina::cpu {
+namespace {
+
+Status NoMemory(const Conv2dDesc& d) {
+  return {StatusCode::kOutOfMemory, ToString(d) + ": no memory for the packed weights"};
+}
+
+}  // namespace
+
+FilterShape::FilterShape(const Conv2dDesc& d, Isa isa) : kernel(&GetGemmKernel(isa)) {
+  const int64_t lanes = static_cast<int64_t>(kernel->lanes), ic_group = d.ic / d.groups, oc_group = d.oc / d.groups;
+  if (oc_group <= lanes) kernel = &GetTallKernel(isa);
+  // A unit's inputs must fit a vector as its outputs do.
+  const int64_t fit = std::min(lanes / oc_group, lanes / ic_group);
+  if (d.groups > 1 && fit > 1) {
+    kernel = &GetGatherKernel(isa);
+    unit_groups = std::min(fit, d.groups);
+  }
+  units = DivUp(d.groups, unit_groups);
+  ic = unit_groups * ic_group;
+  oc = unit_groups * oc_group;
+  panels = DivUp(oc, static_cast<int64_t>(kernel->vectors) * lanes);
+}
+
+Result<std::shared_ptr<const PackedFilter>> PackedFilter::Pack(const Conv2dDesc& d, const Conv2dWeights& weights,
+                                                               Isa isa) {
+  std::shared_ptr<PackedFilter> filter(new PackedFilter(d, isa));
+  const float* w = static_cast<const float*>(weights.w);
+  const float* bias = static_cast<const float*>(weights.bias);
+  const Status s =
+      filter->shape_.unit_groups > 1 ? filter->PackGathered(d, w, bias) : filter->PackGroups(d, w, bias, isa);
+  if (!s.ok()) return s;
+  return std::shared_ptr<const PackedFilter>(std::move(filter));
+}
+
+Status PackedFilter::PackGroups(const Conv2dDesc& d, const float* w, const float* bias, Isa isa) {
+  const int64_t oc_group = d.oc / d.groups, ic_group = d.ic / d.groups, k = d.kh * d.kw * ic_group;
+  AlignedBuffer ohwi;
+  const bool convert = d.weight_layout == WeightLayout::kOihw && d.kh * d.kw > 1 && ic_group > 1;
+  if (convert) {
+    ohwi = AlignedBuffer(static_cast<size_t>(oc_group * k) * sizeof(float));
+    if (ohwi.data() == nullptr) return NoMemory(d);
+  }
+  matrices_.reserve(static_cast<size_t>(d.groups));
+  for (int64_t g = 0; g < d.groups; ++g) {
+    const float* group = w + g * oc_group * k;
+    if (convert) {
+      Status s = ConvertWeights(oc_group, ic_group, d.kh, d.kw, d.dtype, WeightLayout::kOihw, group, ohwi.data());
+      if (!s.ok()) return s;
+      group = ohwi.as<float>();
+    }
+    auto packed = PackedMatrix::Pack(isa, k, oc_group, group, k, 1, bias == nullptr ? nullptr : bias + g * oc_group);
+    if (!packed.ok()) return NoMemory(d);
+    matrices_.push_back(std::move(*packed));
+  }
+  return {};
+}
+
+Status PackedFilter::PackGathered(const Conv2dDesc& d, const float* w, const float* bias) {
+  const size_t lanes = shape_.kernel->lanes, taps = static_cast<size_t>(d.kh * d.kw);
+  const size_t ic_group = static_cast<size_t>(d.ic / d.groups), oc_group = static_cast<size_t>(d.oc / d.groups);
+  const size_t kh = static_cast<size_t>(d.kh), kw = static_cast<size_t>(d.kw),
+               units = static_cast<size_t>(shape_.units);
+  gathered_ = AlignedBuffer(units * taps * ic_group * lanes * sizeof(float));
+  gathered_bias_ = AlignedBuffer(units * lanes * sizeof(float));
+  if (gathered_.data() == nullptr || gathered_bias_.data() == nullptr) return NoMemory(d);
+  std::memset(gathered_bias_.data(), 0, gathered_bias_.bytes());
+  if (bias != nullptr) {
+    for (size_t o = 0; o < static_cast<size_t>(d.oc); ++o) {
+      const size_t unit_oc = static_cast<size_t>(shape_.oc);
+      gathered_bias_.as<float>()[o / unit_oc * lanes + o % unit_oc] = bias[o];
+    }
+  }
+  const bool oihw = d.weight_layout == WeightLayout::kOihw;
+  float* to = gathered_.as<float>();
+  for (size_t u = 0; u < units; ++u) {
+    for (size_t i = 0; i < kh; ++i) {
+      for (size_t c = 0; c < ic_group; ++c) {
+        for (size_t j = 0; j < kw; ++j, to += lanes) {
+          const size_t tap = i * kw + j, within = oihw ? c * taps + tap : tap * ic_group + c;
+          for (size_t l = 0; l < lanes; ++l) {
+            const size_t o = u * static_cast<size_t>(shape_.oc) + l;
+            const bool inside = l < static_cast<size_t>(shape_.oc) && o < static_cast<size_t>(d.oc);
+            to[l] = inside ? w[o * taps * ic_group + within] : 0.0f;
+          }
+        }
+      }
+    }
+  }
+  index_.resize(ic_group * lanes);  // lanes beyond the unit's read its first float and are not stored
+  for (size_t c = 0; c < ic_group; ++c) {
+    for (size_t l = 0; l < static_cast<size_t>(shape_.oc); ++l) {
+      index_[c * lanes + l] = static_cast<int32_t>(l / oc_group * ic_group + c);
+    }
+  }
+  const int64_t last_groups = d.groups - (shape_.units - 1) * shape_.unit_groups;
+  whole_ = {index_.data(), static_cast<size_t>(shape_.ic), kw};
+  last_ = {index_.data(), static_cast<size_t>(last_groups) * ic_group, kw};
+  return {};
+}
+
+FilterPanel PackedFilter::Panel(int64_t unit, int64_t panel) const {
+  const size_t lanes = shape_.kernel->lanes;
+  if (shape_.unit_groups > 1) {
+    const bool last = unit + 1 == shape_.units;
+    const size_t size = gathered_.bytes() / sizeof(float) / static_cast<size_t>(shape_.units);
+    return {0,
+            static_cast<size_t>(last ? oc_ - unit * shape_.oc : shape_.oc),
+            1,
+            gathered_.as<float>() + static_cast<size_t>(unit) * size,
+            gathered_bias_.as<float>() + static_cast<size_t>(unit) * lanes,
+            last ? &last_ : &whole_};
+  }
+  const PackedMatrix& matrix = matrices_[static_cast<size_t>(unit)];
+  const size_t width = shape_.kernel->vectors * lanes, first = static_cast<size_t>(panel) * width;
+  const size_t columns = std::min(width, static_cast<size_t>(matrix.n()) - first);
+  return {first,
+          columns,
+          (columns + lanes - 1) / lanes,
+          matrix.panels() + first * static_cast<size_t>(matrix.k()),
+          matrix.bias() + first,
+          nullptr};
+}
+
+size_t PackedFilter::bytes() const {
+  size_t bytes = gathered_.bytes() + gathered_bias_.bytes() + index_.size() * sizeof(int32_t);
+  for (const PackedMatrix& matrix : matrices_) bytes += matrix.bytes();
+  return bytes;
+}
+
+}  // namespace lamina::cpu
