@@ -19,7 +19,7 @@ END
 
 build_packages=(cmake ninja-build g++ libhwy-dev libpthreadpool-dev libbenchmark-dev libcli11-dev nlohmann-json3-dev)
 test_packages=(libgtest-dev python3-venv pkg-config ccache) # ccache: the packaging tests build the library thrice
-bench_packages=(python3-matplotlib)
+bench_packages=(python3-venv)
 ci_packages=(git clang-14 libclang-rt-14-dev clang-format-14)
 
 say() { printf '\n== %s\n' "$*" >&2; }
@@ -45,13 +45,29 @@ need() {
   apt-get install -q -y --no-install-recommends "${missing[@]}" >&2
 }
 
-# oneDNN for the tests, in the project's own environment. Without it they go on, and count it as skipped.
+# Installs packages of PyPI into the project's own environment.
+pip_install() {
+  say "installing $* into .venv"
+  { [[ -x .venv/bin/pip ]] || python3 -m venv .venv; } >&2 &&
+    .venv/bin/pip install -q --disable-pip-version-check "$@" >&2
+}
+
+# oneDNN for the tests. Without it they go on, and count it as skipped.
 onednn() {
-  [[ -e .venv/lib/cmake/dnnl ]] && return
-  say "installing oneDNN into .venv"
-  python3 -m venv .venv >&2 &&
-    .venv/bin/pip install -q --disable-pip-version-check onednn-cpu-gomp==2023.2.0 onednn-devel-cpu-gomp==2023.2.0 >&2 ||
+  [[ -e .venv/lib/cmake/dnnl ]] || pip_install onednn-cpu-gomp==2023.2.0 onednn-devel-cpu-gomp==2023.2.0 ||
     say "oneDNN could not be installed: the tests that compare with it will be skipped"
+}
+
+# Prints a Python that has matplotlib: .venv's, the user's or the system's, else .venv's once it is installed there.
+plotting_python() {
+  local python
+  for python in .venv/bin/python python3 /usr/bin/python3; do
+    if "$python" -c 'import matplotlib' 2> /dev/null; then
+      echo "$python"
+      return
+    fi
+  done
+  pip_install matplotlib && echo .venv/bin/python
 }
 
 # build TESTS [TARGET...]: configures (with the tests or without) and builds.
@@ -85,8 +101,13 @@ case "${1-help}" in
     mkdir -p build/report
     say "measuring"
     build/release/tools/lamina compare --json build/report/compare.json "$@"
-    python3 tools/report.py build/report/compare.json build/report/compare.html
-    printf '\nJSON: %s\nPage: %s\n' "$PWD/build/report/compare.json" "$PWD/build/report/compare.html"
+    printf '\nJSON: %s\n' "$PWD/build/report/compare.json"
+    if python=$(plotting_python); then
+      "$python" tools/report.py build/report/compare.json build/report/compare.html
+      printf 'Page: %s\n' "$PWD/build/report/compare.html"
+    else
+      say "no page: matplotlib could not be installed; with one that has it: tools/report.py JSON PAGE"
+    fi
     ;;
   test)
     shift

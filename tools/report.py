@@ -30,7 +30,7 @@ STYLE = """
   h1 { font-size: 26px; line-height: 1.25; margin: 8px 0 4px; }
   h2 { font-size: 18px; margin: 40px 0 4px; }
   p { margin: 4px 0 12px; max-width: 85ch; }
-  .machine { color: #56616e; }
+  .machine { color: #56616e; max-width: none; }
   .figures { display: flex; flex-wrap: wrap; gap: 16px; margin: 24px 0 8px; }
   .figure { border: 1px solid #d8dee5; border-radius: 8px; padding: 12px 20px; min-width: 190px; }
   .figure b { display: block; font-size: 30px; line-height: 1.2; color: #0072b2; }
@@ -103,11 +103,15 @@ def grouped_bars(axes, c, value, forms):
     axes.grid(axis="y", color="#e6eaee")
 
 
+def legend_above(axes):
+    axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+
+
 def latency_plot(c):
     figure, axes = plt.subplots(figsize=(11, 3.8))
     grouped_bars(axes, c, lambda row: row["real_time"] * 1e-3, c.forms)
     axes.set_ylabel("ms")
-    axes.legend(frameon=False)
+    legend_above(axes)
     return svg(figure)
 
 
@@ -129,7 +133,7 @@ def speed_plot(c):
             labelled = True
     axes.axhline(1, color="#56616e", linewidth=0.8)
     axes.set_ylabel("times faster than standard")
-    axes.legend(frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 1.2))
+    legend_above(axes)
     return svg(figure)
 
 
@@ -185,7 +189,7 @@ def parameters_plot(c):
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: count(v)))
     axes.set_ylabel("parameters (log)")
-    axes.legend(frameon=False, loc="upper left")
+    legend_above(axes)
     return svg(figure)
 
 
