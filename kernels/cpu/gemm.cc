@@ -25,9 +25,7 @@ HWY_BEFORE_NAMESPACE();
 namespace lamina::cpu {
 namespace HWY_NAMESPACE {
 
-#ifdef LAMINA_TILE_ROWS
-inline constexpr size_t kRows = LAMINA_TILE_ROWS, kVectors = LAMINA_TILE_VECTORS;
-#elif HWY_TARGET <= HWY_AVX3
+#if HWY_TARGET <= HWY_AVX3
 inline constexpr size_t kRows = 7, kVectors = 4;
 #else
 inline constexpr size_t kRows = 6, kVectors = 2;
