@@ -131,7 +131,7 @@ TYPED_TEST(EveryOperator, RunsFromManyThreadsAtOnce) {
   std::vector<std::thread> threads;
   std::atomic<int> wrong{0};
   for (int i = 0; i < 4; ++i) {
-    threads.emplace_back([&, i] {
+    threads.emplace_back([&] {
       TensorStore store(Fill::kNormal, Guard::kEnd, 1);  // the same weights, outputs of its own
       Case<TypeParam> own(*desc, store);
       for (int repeat = 0; repeat < 5; ++repeat) {
