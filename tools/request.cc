@@ -139,10 +139,10 @@ Result<Context> ContextOptions::Make() const {
   }
   auto pool = MakeThreadPool(threads_given ? static_cast<size_t>(threads) : AvailableThreads());
   if (!pool.ok()) return pool.status();
-  return Context{.backend = *parsed_backend,
-                 .isa = *parsed_isa,
-                 .pool = pool->release(),  // kernels' workers may outlive main
-                 .implementation = implementation};
+  static std::vector<std::unique_ptr<ThreadPool>> pools;  // as long as the program: contexts are copied freely
+  pools.push_back(*std::move(pool));
+  return Context{
+      .backend = *parsed_backend, .isa = *parsed_isa, .pool = pools.back().get(), .implementation = implementation};
 }
 
 void MachineOptions::Add(CLI::App& command) {
