@@ -93,6 +93,18 @@ TEST(Conv2dParity, GroupsInOneVector) {
   }
 }
 
+// Padding on one side alone, which leaves no column before the interior or none behind it. A pixel computed twice would
+// add its residual twice.
+TEST(Conv2dParity, PaddingOnOneSide) {
+  for (const char* side : {"pad_left=1", "pad_left=2", "pad_right=1", "pad_right=2", "pad_top=1", "pad_bottom=1"}) {
+    for (int iw : {3, 6, 13, 28}) {
+      const std::string problem = "ih=5 kh=2 kw=3 ic=3 oc=5 residual=before iw=" + std::to_string(iw) + " " + side;
+      Check({problem, problem + " layout=nchw", problem + " layout=nchw stride_h=2 stride_w=2",
+             "ih=1 ic=1 oc=2 residual=after layout=nchw iw=" + std::to_string(iw) + " " + side});
+    }
+  }
+}
+
 TEST(Conv2dParity, EveryKernelSize) {
   for (int kh = 1; kh <= 7; ++kh) {
     for (int kw = 1; kw <= 7; ++kw) {

@@ -135,9 +135,9 @@ void ConvTiles::Run(const ConvRows& rows, std::byte* table) const {
       for (int64_t block = first; block < last; block += run_rows_) {
         const int64_t end = std::min(block + run_rows_, last);
         for (int64_t oh = block; oh < end; ++oh) RunPixels(rows, oh, interior_first_, interior, table);
-        for (int64_t ow = 0; ow < ow_; ow = ow + 1 == interior_first_ ? interior_last_ : ow + 1) {
-          RunColumn(rows, block, ow, static_cast<size_t>(end - block), table);
-        }
+        const size_t height = static_cast<size_t>(end - block);
+        for (int64_t ow = 0; ow < interior_first_; ++ow) RunColumn(rows, block, ow, height, table);
+        for (int64_t ow = interior_last_; ow < ow_; ++ow) RunColumn(rows, block, ow, height, table);
       }
       return;
     case Tiling::kFlat:
