@@ -49,36 +49,9 @@ int64_t Conv2dDesc::ow() const { return OutputSize(iw, kw, stride_w, dilation_w,
 
 Status Conv2dDesc::Validate() const {
   const Conv2dDesc& d = *this;
-  if (n < 0) return Refuse(d, "n must not be negative", {{"n", n}});
-  if (ih < 1 || iw < 1 || ic < 1 || oc < 1) {
-    return Refuse(d, "ih, iw, ic and oc must be at least 1", {{"ih", ih}, {"iw", iw}, {"ic", ic}, {"oc", oc}});
-  }
-  if (kh < 1 || kw < 1) return Refuse(d, "the kernel must be at least 1x1", {{"kh", kh}, {"kw", kw}});
-  if (stride_h < 1 || stride_w < 1) {
-    return Refuse(d, "strides must be at least 1", {{"stride_h", stride_h}, {"stride_w", stride_w}});
-  }
-  if (dilation_h < 1 || dilation_w < 1) {
-    return Refuse(d, "dilations must be at least 1 (1 is dense)",
-                  {{"dilation_h", dilation_h}, {"dilation_w", dilation_w}});
-  }
-  if (pad_top < 0 || pad_left < 0 || pad_bottom < 0 || pad_right < 0) {
-    return Refuse(d, "pads must not be negative",
-                  {{"pad_top", pad_top}, {"pad_left", pad_left}, {"pad_bottom", pad_bottom}, {"pad_right", pad_right}});
-  }
+  if (Status s = ValidateWindow(d); !s.ok()) return s;
   if (groups < 1 || ic % groups != 0 || oc % groups != 0) {
     return Refuse(d, "groups must divide ic and oc", {{"groups", groups}, {"ic", ic}, {"oc", oc}});
-  }
-  // Kernel extents and padded sizes are formed below: keep each factor far from overflow first.
-  constexpr int64_t kMost = int64_t{1} << 31;
-  const int64_t greatest = std::max(
-      {ih, iw, ic, oc, kh, kw, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left, pad_bottom, pad_right});
-  if (greatest >= kMost) return Refuse(d, "every size but n must be less than 2^31", {{"greatest", greatest}});
-  if (oh() < 1 || ow() < 1) {
-    return Refuse(d, "the kernel must fit into the padded input",
-                  {{"kernel_h", dilation_h * (kh - 1) + 1},
-                   {"padded_h", ih + pad_top + pad_bottom},
-                   {"kernel_w", dilation_w * (kw - 1) + 1},
-                   {"padded_w", iw + pad_left + pad_right}});
   }
   if (Status s = ValidateActivation(d, "activation", activation); !s.ok()) return s;
   if (Status s = ValidateEnums(d, residual, layout, weight_layout, dtype); !s.ok()) return s;

@@ -68,6 +68,44 @@ inline int64_t OutputSize(int64_t in, int64_t kernel, int64_t stride, int64_t di
   return span < 0 || stride < 1 ? 0 : span / stride + 1;  // of a descriptor that Validate would refuse, too
 }
 
+// Kernel extents, padded sizes and products of two sizes are formed from sizes below this.
+inline constexpr int64_t kMostOfASize = int64_t{1} << 31;
+
+// The rules of an operator that moves a kernel over an image: sizes, strides, dilations, pads.
+template <class Desc>
+Status ValidateWindow(const Desc& d) {
+  if (d.n < 0) return Refuse(d, "n must not be negative", {{"n", d.n}});
+  if (d.ih < 1 || d.iw < 1 || d.ic < 1 || d.oc < 1) {
+    return Refuse(d, "ih, iw, ic and oc must be at least 1", {{"ih", d.ih}, {"iw", d.iw}, {"ic", d.ic}, {"oc", d.oc}});
+  }
+  if (d.kh < 1 || d.kw < 1) return Refuse(d, "the kernel must be at least 1x1", {{"kh", d.kh}, {"kw", d.kw}});
+  if (d.stride_h < 1 || d.stride_w < 1) {
+    return Refuse(d, "strides must be at least 1", {{"stride_h", d.stride_h}, {"stride_w", d.stride_w}});
+  }
+  if (d.dilation_h < 1 || d.dilation_w < 1) {
+    return Refuse(d, "dilations must be at least 1 (1 is dense)",
+                  {{"dilation_h", d.dilation_h}, {"dilation_w", d.dilation_w}});
+  }
+  if (std::min({d.pad_top, d.pad_left, d.pad_bottom, d.pad_right}) < 0) {
+    return Refuse(
+        d, "pads must not be negative",
+        {{"pad_top", d.pad_top}, {"pad_left", d.pad_left}, {"pad_bottom", d.pad_bottom}, {"pad_right", d.pad_right}});
+  }
+  const int64_t greatest = std::max({d.ih, d.iw, d.ic, d.oc, d.kh, d.kw, d.stride_h, d.stride_w, d.dilation_h,
+                                     d.dilation_w, d.pad_top, d.pad_left, d.pad_bottom, d.pad_right});
+  if (greatest >= kMostOfASize) {
+    return Refuse(d, "every size but n must be less than 2^31", {{"greatest", greatest}});
+  }
+  if (d.oh() < 1 || d.ow() < 1) {
+    return Refuse(d, "the kernel must fit into the padded input",
+                  {{"kernel_h", d.dilation_h * (d.kh - 1) + 1},
+                   {"padded_h", d.ih + d.pad_top + d.pad_bottom},
+                   {"kernel_w", d.dilation_w * (d.kw - 1) + 1},
+                   {"padded_w", d.iw + d.pad_left + d.pad_right}});
+  }
+  return {};
+}
+
 // Sizes and strides of an image operator's x [n, ih, iw, ic] and y [n, oh, ow, oc] (or their nchw forms).
 template <class Desc>
 Status ValidateImage(const Desc& d, int64_t n, int64_t ic, int64_t ih, int64_t iw, int64_t oc, int64_t oh, int64_t ow,
