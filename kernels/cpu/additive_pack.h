@@ -8,11 +8,10 @@
 #include "kernels/cpu/additive_score.h"
 #include "kernels/cpu/aligned.h"
 #include "kernels/cpu/matmul.h"
+#include "kernels/cpu/round.h"
 #include "lamina/additive_attention.h"
 
 namespace lamina::cpu {
-
-constexpr size_t RoundUp(size_t n, size_t step) { return (n + step - 1) / step * step; }
 
 enum class AdditiveForm { kReciprocalQuad, kTanh };
 

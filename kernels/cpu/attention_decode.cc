@@ -20,6 +20,7 @@
 #include "kernels/cpu/attention-inl.h"
 #include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/exp2-inl.h"
+#include "kernels/cpu/round.h"
 #include "kernels/cpu/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -37,7 +38,7 @@ constexpr size_t kKeys = 64;             // keys between two looks at the maximu
 constexpr size_t kPitch = kKeys + 16;    // of scores: room for a vector behind the last key
 constexpr size_t kPrefetchFloats = 512;  // how far ahead the streams of K and V are asked for: 2 KiB
 
-size_t WholeVectors(size_t n) { return (n + 15) / 16 * 16; }
+size_t WholeVectors(size_t n) { return RoundUp(n, 16); }
 
 struct Buffers {
   Buffers(const AttentionBlock& b, float* scratch)

@@ -3,14 +3,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cpu/round.h"
 #include "kernels/cpu/thread_pool.h"
 
 namespace lamina::cpu {
 namespace {
 
 constexpr size_t kSplitKeys = 512;  // of a decode task: fixed, so that results do not depend on the number of threads
-
-size_t RoundUp(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 // Stacking the heads of a group lets them share each key; with many queries there is nothing to gain.
 bool Stacks(AttentionForm form, const MultiHeadAttentionDesc& d, size_t flash_rows) {

@@ -2,6 +2,7 @@
 #ifndef LAMINA_KERNELS_CPU_CONV2D_CANDIDATES_H_
 #define LAMINA_KERNELS_CPU_CONV2D_CANDIDATES_H_
 
+#include "kernels/cpu/round.h"
 #include "kernels/operators/candidate.h"
 #include "kernels/operators/text.h"
 #include "lamina/conv2d.h"
@@ -19,8 +20,6 @@ Candidate<Conv2d> TransposedGemmConv2d();   // every problem in nchw: implicit G
 inline std::string RefuseType(const Conv2dDesc& d) {
   return d.dtype == DType::kF32 ? "" : "only dtype=f32 is computed on the CPU";
 }
-// The channels that lie between pixels (nhwc) or the floats between images (nchw).
-inline int64_t StrideOr(int64_t asked, int64_t dense) { return asked != 0 ? asked : dense; }
 
 }  // namespace lamina::cpu
 

@@ -8,24 +8,7 @@
 namespace lamina::cpu {
 namespace {
 
-DepthwiseShape ShapeOf(const Conv2dDesc& d) {
-  return {.ih = d.ih,
-          .iw = d.iw,
-          .ic = d.ic,
-          .oh = d.oh(),
-          .ow = d.ow(),
-          .oc = d.oc,
-          .kh = d.kh,
-          .kw = d.kw,
-          .stride_h = d.stride_h,
-          .stride_w = d.stride_w,
-          .dilation_h = d.dilation_h,
-          .dilation_w = d.dilation_w,
-          .pad_top = d.pad_top,
-          .pad_left = d.pad_left,
-          .activation = d.activation,
-          .residual = d.residual};
-}
+DepthwiseShape ShapeOf(const Conv2dDesc& d) { return DepthwiseShapeOf(d, d.ic, d.oc, d.activation, d.residual); }
 
 class DepthwiseConv2dKernel final : public Kernel<Conv2d> {
  public:

@@ -12,6 +12,7 @@
 #include "kernels/cpu/conv2d_candidates.h"
 #include "kernels/cpu/dwconv_planes.h"
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/round.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/transpose.h"
 #include "lamina/machine.h"
@@ -20,8 +21,6 @@ namespace lamina::cpu {
 namespace {
 
 constexpr int64_t kBlockBytes = 128 << 10;
-
-int64_t RoundUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
 const DwConvPlaneKernel::Size* FindSize(const Conv2dDesc& d, Isa isa) {
   for (const auto& size : GetDwConvPlaneKernel(isa).sizes) {
@@ -75,7 +74,6 @@ class DepthwisePlanes final : public Kernel<Conv2d> {
 
  private:
   size_t worker_bytes() const { return x_bytes_ + y_bytes_; }
-  static size_t LineBytes(int64_t floats) { return static_cast<size_t>(RoundUp(floats * int64_t{4}, 64)); }
   int64_t InputRows(int64_t rows) const { return (rows - 1) * desc_.stride_h + desc_.kh; }
 
   // Some rows of one plane.

@@ -10,11 +10,11 @@
 
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/matmul.h"
+#include "kernels/cpu/round.h"
+#include "kernels/operators/candidate.h"
 #include "lamina/conv2d.h"
 
 namespace lamina::cpu {
-
-inline int64_t DivUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // How weights are cut into panels. A unit is a part of the problem with inputs of its own: one group, or, where a
 // group's output channels are few, as many groups as fill a vector; a kernel of gemm_narrow.h computes those together.
@@ -59,6 +59,15 @@ class PackedFilter {
   std::vector<int32_t> index_;
   LaneGather whole_, last_;
 };
+
+// Candidate::prepare of a kernel that is made of a descriptor, a context and a packed filter.
+template <class FilterKernel>
+Result<std::shared_ptr<const Kernel<Conv2d>>> PrepareOnFilter(const Conv2dDesc& desc, const Conv2dWeights& weights,
+                                                              const Context& context) {
+  auto filter = PackedFilter::Pack(desc, weights, context.isa);
+  if (!filter.ok()) return filter.status();
+  return std::shared_ptr<const Kernel<Conv2d>>(std::make_shared<FilterKernel>(desc, context, *std::move(filter)));
+}
 
 }  // namespace lamina::cpu
 

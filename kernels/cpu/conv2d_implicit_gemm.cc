@@ -9,6 +9,7 @@
 
 #include "kernels/cpu/conv2d_candidates.h"
 #include "kernels/cpu/conv2d_tiles.h"
+#include "kernels/cpu/round.h"
 #include "kernels/cpu/thread_pool.h"
 
 namespace lamina::cpu {
@@ -99,7 +100,7 @@ class ImplicitGemm final : public Kernel<Conv2d> {
   }
 
  private:
-  size_t worker_bytes() const { return (tiles_.table_bytes() + 63) / 64 * 64; }
+  size_t worker_bytes() const { return RoundToLine(tiles_.table_bytes()); }
 
   Conv2dDesc desc_;
   Context context_;
@@ -116,15 +117,8 @@ Judgement Judge(const Conv2dDesc& d, const Context& context) {
   return Accepted(tiles.PredictNs(*context.machine, context.isa, static_cast<int>(context.pool->num_threads())));
 }
 
-Result<std::shared_ptr<const Kernel<Conv2d>>> Prepare(const Conv2dDesc& d, const Conv2dWeights& weights,
-                                                      const Context& context) {
-  auto filter = PackedFilter::Pack(d, weights, context.isa);
-  if (!filter.ok()) return filter.status();
-  return std::shared_ptr<const Kernel<Conv2d>>(std::make_shared<ImplicitGemm>(d, context, std::move(*filter)));
-}
-
 }  // namespace
 
-Candidate<Conv2d> ImplicitGemmConv2d() { return {"implicit_gemm", Judge, Prepare}; }
+Candidate<Conv2d> ImplicitGemmConv2d() { return {"implicit_gemm", Judge, PrepareOnFilter<ImplicitGemm>}; }
 
 }  // namespace lamina::cpu

@@ -62,15 +62,8 @@ Judgement Judge(const Conv2dDesc& d, const Context& context) {
                                                                 d.n * d.ih * d.iw, d.oc / d.groups, d.ic / d.groups));
 }
 
-Result<std::shared_ptr<const Kernel<Conv2d>>> Prepare(const Conv2dDesc& d, const Conv2dWeights& weights,
-                                                      const Context& context) {
-  auto filter = PackedFilter::Pack(d, weights, context.isa);
-  if (!filter.ok()) return filter.status();
-  return std::shared_ptr<const Kernel<Conv2d>>(std::make_shared<Pointwise>(d, context, std::move(*filter)));
-}
-
 }  // namespace
 
-Candidate<Conv2d> PointwiseConv2d() { return {"pointwise", Judge, Prepare}; }
+Candidate<Conv2d> PointwiseConv2d() { return {"pointwise", Judge, PrepareOnFilter<Pointwise>}; }
 
 }  // namespace lamina::cpu

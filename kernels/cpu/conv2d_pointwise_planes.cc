@@ -10,6 +10,7 @@
 #include "kernels/cpu/aligned.h"
 #include "kernels/cpu/conv2d_candidates.h"
 #include "kernels/cpu/conv2d_tiles.h"
+#include "kernels/cpu/round.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/transpose.h"
 
@@ -57,7 +58,7 @@ class PointwisePlanes final : public Kernel<Conv2d> {
 
  private:
   size_t k() const { return static_cast<size_t>(1 + desc_.ic / desc_.groups); }
-  size_t worker_bytes() const { return (k() * kernel_.vectors * kernel_.lanes * sizeof(float) + 63) / 64 * 64; }
+  size_t worker_bytes() const { return RoundToLine(k() * kernel_.vectors * kernel_.lanes * sizeof(float)); }
 
   // The panel [1 + ic / groups][width] of output pixels [first, first + columns); x: the group's first plane.
   void Pack(const float* x, size_t first, size_t columns, size_t width, float* panel) const {

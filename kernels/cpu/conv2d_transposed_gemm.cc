@@ -11,13 +11,12 @@
 
 #include "kernels/cpu/conv2d_candidates.h"
 #include "kernels/cpu/conv2d_tiles.h"
+#include "kernels/cpu/round.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/transpose.h"
 
 namespace lamina::cpu {
 namespace {
-
-size_t AlignedBytes(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 // Input rows that `rows` output rows read, at most.
 int64_t InputRows(const Conv2dDesc& d, int64_t rows) {
@@ -79,14 +78,14 @@ class TransposedGemm final : public Kernel<Conv2d> {
 
  private:
   size_t x_bytes() const {
-    return AlignedBytes(static_cast<size_t>(InputRows(desc_, schedule_.rows) * desc_.iw * filter_->shape().ic) * 4);
+    return RoundToLine(static_cast<size_t>(InputRows(desc_, schedule_.rows) * desc_.iw * filter_->shape().ic) * 4);
   }
   size_t y_bytes() const {
     const FilterShape& filter = filter_->shape();
     const int64_t widest = schedule_.panels * static_cast<int64_t>(filter.kernel->vectors * filter.kernel->lanes);
-    return AlignedBytes(static_cast<size_t>(schedule_.rows * desc_.ow() * std::min(widest, filter.oc)) * 4);
+    return RoundToLine(static_cast<size_t>(schedule_.rows * desc_.ow() * std::min(widest, filter.oc)) * 4);
   }
-  size_t worker_bytes() const { return x_bytes() + y_bytes() + AlignedBytes(tiles_.table_bytes()); }
+  size_t worker_bytes() const { return x_bytes() + y_bytes() + RoundToLine(tiles_.table_bytes()); }
 
   void RunBlock(const Conv2dTensors& tensors, int64_t image, int64_t unit, int64_t first_row, int64_t first_panel,
                 std::byte* scratch) const {
@@ -155,15 +154,8 @@ Judgement Judge(const Conv2dDesc& d, const Context& context) {
                   2 * moved / context.machine->Gbps(context.machine->l2.bytes, threads));
 }
 
-Result<std::shared_ptr<const Kernel<Conv2d>>> Prepare(const Conv2dDesc& d, const Conv2dWeights& weights,
-                                                      const Context& context) {
-  auto filter = PackedFilter::Pack(d, weights, context.isa);
-  if (!filter.ok()) return filter.status();
-  return std::shared_ptr<const Kernel<Conv2d>>(std::make_shared<TransposedGemm>(d, context, std::move(*filter)));
-}
-
 }  // namespace
 
-Candidate<Conv2d> TransposedGemmConv2d() { return {"transposed_gemm", Judge, Prepare}; }
+Candidate<Conv2d> TransposedGemmConv2d() { return {"transposed_gemm", Judge, PrepareOnFilter<TransposedGemm>}; }
 
 }  // namespace lamina::cpu

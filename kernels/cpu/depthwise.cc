@@ -8,14 +8,14 @@
 
 #include <cstring>
 
+#include "kernels/cpu/round.h"
+
 namespace lamina::cpu {
 namespace {
 
 constexpr int64_t kCopiedColumns = 64;
 constexpr int64_t kBlockBytes = 96 << 10;
 alignas(64) constexpr float kZeros[kMaxDwConvLanes] = {};
-
-size_t RoundToLine(int64_t bytes) { return static_cast<size_t>((bytes + 63) / 64 * 64); }
 
 }  // namespace
 

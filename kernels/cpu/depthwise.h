@@ -31,6 +31,14 @@ struct DepthwiseShape {
   int64_t taps() const { return kh * kw; }
 };
 
+// The step of a descriptor that moves a kernel over an image, from `ic` channels to `oc`.
+template <class Desc>
+DepthwiseShape DepthwiseShapeOf(const Desc& d, int64_t ic, int64_t oc, const Activation& activation,
+                                Residual residual) {
+  return {d.ih,       d.iw,       ic,           d.oh(),       d.ow(),    oc,         d.kh,       d.kw,
+          d.stride_h, d.stride_w, d.dilation_h, d.dilation_w, d.pad_top, d.pad_left, activation, residual};
+}
+
 // Why the step takes none of its problems, or "": a kernel that reaches so far that no copy of what it sees could be
 // kept.
 std::string RefuseExtent(const DepthwiseShape& shape);

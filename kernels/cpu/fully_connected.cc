@@ -3,12 +3,11 @@
 #include <utility>
 
 #include "kernels/cpu/matmul.h"
+#include "kernels/cpu/round.h"
 #include "kernels/operators/backends.h"
 
 namespace lamina::cpu {
 namespace {
-
-int64_t StrideOr(int64_t asked, int64_t dense) { return asked != 0 ? asked : dense; }
 
 class PackedGemm final : public Kernel<FullyConnected> {
  public:

@@ -13,6 +13,7 @@
 #include <string>
 
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/round.h"
 #include "kernels/cpu/thread_pool.h"
 
 namespace lamina::cpu {
@@ -24,8 +25,6 @@ constexpr size_t kAheadTiles = 8;             // over which the next panel's pre
 constexpr size_t kFewTiles = 4;
 constexpr size_t kWeightsInMemory = 16 << 20;   // bytes of W that L3 is not counted on to hold
 constexpr size_t kResidentWeights = 256 << 10;  // bytes of W that stay in L2 beside A and C
-
-size_t DivUp(size_t a, size_t b) { return (a + b - 1) / b; }
 
 // m rows as `count` tiles, the first `tall` of them of `height` rows, the others of one less: balanced, so that no tile
 // is a small remainder.

@@ -14,15 +14,13 @@
 #include <numeric>
 #include <utility>
 
+#include "kernels/cpu/round.h"
 #include "kernels/cpu/separable_conv2d_steps.h"
 #include "kernels/cpu/thread_pool.h"
 #include "lamina/machine.h"
 
 namespace lamina::cpu {
 namespace {
-
-int64_t DivUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
-size_t LineBytes(size_t floats) { return (floats * sizeof(float) + 63) / 64 * 64; }
 
 // How an image is cut.
 struct Cut {

@@ -37,22 +37,8 @@ Result<std::shared_ptr<const PackedSeparable>> PackSeparable(const SeparableConv
 }
 
 DepthwiseShape DepthwiseShapeOf(const SeparableConv2dDesc& d) {
-  return {.ih = d.ih,
-          .iw = d.iw,
-          .ic = d.depthwise_in(),
-          .oh = d.oh(),
-          .ow = d.ow(),
-          .oc = d.depthwise_out(),
-          .kh = d.kh,
-          .kw = d.kw,
-          .stride_h = d.stride_h,
-          .stride_w = d.stride_w,
-          .dilation_h = d.dilation_h,
-          .dilation_w = d.dilation_w,
-          .pad_top = d.pad_top,
-          .pad_left = d.pad_left,
-          .activation = d.depthwise_activation,
-          .residual = d.has_project() ? Residual::kNone : d.residual};
+  return DepthwiseShapeOf(d, d.depthwise_in(), d.depthwise_out(), d.depthwise_activation,
+                          d.has_project() ? Residual::kNone : d.residual);
 }
 
 int64_t ScratchChannels(int64_t channels) {

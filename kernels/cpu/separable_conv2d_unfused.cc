@@ -6,6 +6,7 @@
 #include <memory>
 #include <utility>
 
+#include "kernels/cpu/round.h"
 #include "kernels/cpu/separable_conv2d_steps.h"
 #include "kernels/cpu/thread_pool.h"
 #include "lamina/machine.h"
@@ -14,8 +15,6 @@ namespace lamina::cpu {
 namespace {
 
 constexpr int64_t kTransposedPixels = 128;  // of a task in nchw: some rows of tiles for the matrix product
-
-size_t LineBytes(size_t floats) { return (floats * sizeof(float) + 63) / 64 * 64; }
 
 class Unfused final : public Kernel<SeparableConv2d> {
  public:
