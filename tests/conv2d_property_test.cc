@@ -9,6 +9,7 @@
 
 #include "harness/conv2d.h"
 #include "lamina/conv2d.h"
+#include "lamina/fully_connected.h"
 #include "lamina/weights.h"
 
 namespace lamina {
@@ -119,18 +120,18 @@ TEST(Conv2dProperty, LayoutsAreConversionsOfEachOther) {
   }
 }
 
-TEST(Conv2dProperty, AOneByOneKernelIsAMatrix) {
-  const Conv2dDesc d = Parse("ih=3 iw=5 ic=7 oc=19");
+// The operator of matrices, on the same target, is asked for what a 1x1 kernel gives.
+TEST(Conv2dProperty, AOneByOneKernelIsAFullyConnectedLayer) {
+  const Conv2dDesc d = Parse("ih=3 iw=5 ic=7 oc=19 activation=relu");
+  const auto matrix = ParseFullyConnected("fully_connected m=15 ic=7 oc=19 activation=relu");
+  ASSERT_TRUE(matrix.ok()) << matrix.status().message();
   const auto x = Integers(15 * 7, 1), w = Integers(19 * 7, 2), bias = Integers(19, 3);
   ForEachCandidate(d, [&](const Context& context) {
-    const auto y = Outputs(d, w.data(), bias.data(), x.data(), context);
-    for (int64_t p = 0; p < 15; ++p) {
-      for (int64_t o = 0; o < 19; ++o) {
-        float want = bias[o];
-        for (int64_t i = 0; i < 7; ++i) want += x[p * 7 + i] * w[o * 7 + i];
-        ASSERT_EQ(y[p * 19 + o], want);
-      }
-    }
+    const auto layer = FullyConnected::Prepare(*matrix, {w.data(), bias.data()}, {.isa = context.isa});
+    ASSERT_TRUE(layer.ok()) << layer.status().message();
+    std::vector<float> want(15 * 19, NAN);
+    ASSERT_TRUE(layer->Run({x.data(), want.data()}).ok());
+    EXPECT_EQ(Outputs(d, w.data(), bias.data(), x.data(), context), want);
   });
 }
 
