@@ -125,6 +125,8 @@ void ContextOptions::AddIsa(CLI::App& command) {
 void ContextOptions::Add(CLI::App& command) {
   command.add_option("--backend", backend, "cpu or reference")->capture_default_str();
   command.add_option("--implementation", implementation, "this candidate instead of the one with the best prediction");
+  command.add_option("--accuracy", accuracy, "which algorithms may be chosen: default, strict or reduced")
+      ->capture_default_str();
   AddIsa(command);
   AddThreads(command);
 }
@@ -134,6 +136,8 @@ Result<Context> ContextOptions::Make() const {
   if (!parsed_backend.ok()) return parsed_backend.status();
   const auto parsed_isa = ParseIsa(isa);
   if (!parsed_isa.ok()) return parsed_isa.status();
+  const auto parsed_accuracy = ParseAccuracy(accuracy);
+  if (!parsed_accuracy.ok()) return parsed_accuracy.status();
   if (threads_given && (threads < 1 || threads > 4096)) {
     return InvalidArgument("--threads must be between 1 and 4096, got " + std::to_string(threads));
   }
@@ -141,8 +145,11 @@ Result<Context> ContextOptions::Make() const {
   if (!pool.ok()) return pool.status();
   static std::vector<std::unique_ptr<ThreadPool>> pools;  // as long as the program: contexts are copied freely
   pools.push_back(*std::move(pool));
-  return Context{
-      .backend = *parsed_backend, .isa = *parsed_isa, .pool = pools.back().get(), .implementation = implementation};
+  return Context{.backend = *parsed_backend,
+                 .isa = *parsed_isa,
+                 .accuracy = *parsed_accuracy,
+                 .pool = pools.back().get(),
+                 .implementation = implementation};
 }
 
 void MachineOptions::Add(CLI::App& command) {

@@ -33,7 +33,7 @@ struct ProblemOptions {
 std::vector<std::string> ShortNames(const harness::Network& network);
 
 struct ContextOptions {
-  std::string backend = "cpu", isa = "best", implementation;
+  std::string backend = "cpu", isa = "best", accuracy = "default", implementation;
   int64_t threads = 0;
   bool threads_given = false;
 

@@ -212,8 +212,12 @@ int32_t lamina_candidates(const char* desc, const lamina_context* context,
         Visit(*problem, [&](const auto& d, auto entry) { return entry.Candidates(d, owned->context); });
     if (!reports.ok()) return reports.status();
     for (const CandidateReport& r : *reports) {
-      const lamina_candidate candidate = {sizeof(lamina_candidate), r.name.c_str(),
-                                          r.accepted ? nullptr : r.reason.c_str(), r.predicted_ns};
+      const lamina_candidate candidate = {sizeof(lamina_candidate),
+                                          r.name.c_str(),
+                                          r.accepted ? nullptr : r.reason.c_str(),
+                                          r.predicted_ns,
+                                          static_cast<int32_t>(r.accuracy),
+                                          0};
       visit(arg, &candidate);
     }
     return {};

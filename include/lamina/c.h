@@ -111,7 +111,9 @@ typedef struct lamina_candidate {
   size_t size;
   const char* name;    /* "cpu/AVX3/implicit_gemm" */
   const char* refusal; /* the reason, or NULL when accepted */
-  double predicted_ns; /* when accepted */
+  double predicted_ns; /* when accepted; on one thread */
+  int32_t accuracy;    /* whose bound it keeps */
+  int32_t reserved;    /* 0 */
 } lamina_candidate;
 
 /* A prepared operator: immutable, so that every function but lamina_destroy may be called from several threads at once.

@@ -67,17 +67,21 @@ struct CandidateReport {
   std::string name;  // "cpu/AVX3/implicit_gemm"
   bool accepted = false;
   std::string reason;       // why it was refused; empty when accepted
-  double predicted_ns = 0;  // when accepted
+  double predicted_ns = 0;  // when accepted; on one thread, so that no choice depends on the number of threads
+  Accuracy accuracy =
+      Accuracy::kStrict;  // whose bound it keeps; candidates of another are refused to Accuracy::kStrict
 };
 
 // The SIMD targets that are compiled in and that this CPU runs, widest first; and those compiled in that it does not.
 LAMINA_API std::vector<Isa> SupportedIsas();
 LAMINA_API std::vector<Isa> UnsupportedIsas();
 
-LAMINA_API std::string_view ToString(Isa isa);           // "AVX3"
-LAMINA_API std::string_view ToString(Backend backend);   // "cpu"
-LAMINA_API Result<Isa> ParseIsa(std::string_view text);  // case-insensitive; "best" too
+LAMINA_API std::string_view ToString(Isa isa);            // "AVX3"
+LAMINA_API std::string_view ToString(Backend backend);    // "cpu"
+LAMINA_API std::string_view ToString(Accuracy accuracy);  // "strict"
+LAMINA_API Result<Isa> ParseIsa(std::string_view text);   // case-insensitive; "best" too
 LAMINA_API Result<Backend> ParseBackend(std::string_view text);
+LAMINA_API Result<Accuracy> ParseAccuracy(std::string_view text);
 
 }  // namespace lamina
 

@@ -59,6 +59,7 @@ struct Candidate {
   Judgement (*judge)(const typename Op::Desc& desc, const Context& context);
   Result<std::shared_ptr<const Kernel<Op>>> (*prepare)(const typename Op::Desc& desc,
                                                        const typename Op::Weights& weights, const Context& context);
+  Accuracy accuracy = Accuracy::kStrict;  // the least demanding that may choose it
 };
 
 template <class Op>

@@ -56,10 +56,13 @@ Result<std::vector<CandidateReport>> Operator<D, W, T>::Candidates(const D& desc
   if (!context.ok()) return context.status();
   std::vector<CandidateReport> reports;
   for (const auto& candidate : Traits<Operator>::Offered(context->backend)) {
-    Judgement judgement = candidate.judge(desc, *context);
+    Judgement judgement = candidate.judge(desc, OnOneThread(*context));
+    if (context->accuracy == Accuracy::kStrict && candidate.accuracy != Accuracy::kStrict) {
+      judgement = Refused("does not keep the direct algorithm's bound, which accuracy=strict asks for");
+    }
     const std::string name = ImplementationName(*context, candidate.name);
     const bool accepted = judgement.refusal.empty();
-    reports.push_back({name, accepted, std::move(judgement.refusal), judgement.predicted_ns});
+    reports.push_back({name, accepted, std::move(judgement.refusal), judgement.predicted_ns, candidate.accuracy});
   }
   return reports;
 }
@@ -87,7 +90,7 @@ Result<Operator<D, W, T>> Operator<D, W, T>::Reshape(const D& desc) const {
     return Refuse(desc, "Reshape may change only run-time sizes, pads and strides, not " + fixed + " of the prepared " +
                             ToString(state_->desc));
   }
-  const Judgement judgement = state_->candidate->judge(desc, state_->context);
+  const Judgement judgement = state_->candidate->judge(desc, OnOneThread(state_->context));
   if (!judgement.refusal.empty()) {
     return Refuse(desc, "the prepared " + state_->implementation + " cannot serve: " + judgement.refusal);
   }

@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::string_view kIsaNames[kIsaCount] = {"best", "scalar", "SSE4", "AVX2", "AVX3"};
 constexpr std::string_view kBackendNames[] = {"cpu", "reference", "cuda"};
+constexpr std::string_view kAccuracyNames[] = {"default", "strict", "reduced"};
 
 std::string Lower(std::string_view text) {
   std::string out(text);
@@ -46,6 +47,11 @@ std::string_view ToString(Backend backend) {
   return i < std::size(kBackendNames) ? kBackendNames[i] : "unknown";
 }
 
+std::string_view ToString(Accuracy accuracy) {
+  const auto i = static_cast<size_t>(accuracy);
+  return i < std::size(kAccuracyNames) ? kAccuracyNames[i] : "unknown";
+}
+
 Result<Isa> ParseIsa(std::string_view text) {
   for (int i = 0; i < kIsaCount; ++i) {
     if (Lower(text) == Lower(kIsaNames[i])) return static_cast<Isa>(i);
@@ -60,6 +66,13 @@ Result<Backend> ParseBackend(std::string_view text) {
   return InvalidArgument("backend must be one of cpu reference cuda, got \"" + std::string(text) + "\"");
 }
 
+Result<Accuracy> ParseAccuracy(std::string_view text) {
+  for (size_t i = 0; i < std::size(kAccuracyNames); ++i) {
+    if (Lower(text) == kAccuracyNames[i]) return static_cast<Accuracy>(i);
+  }
+  return InvalidArgument("accuracy must be one of default strict reduced, got \"" + std::string(text) + "\"");
+}
+
 Result<Context> Resolve(const Context& asked) {
   Context context = asked;
   if (static_cast<size_t>(asked.backend) >= std::size(kBackendNames)) {
@@ -69,7 +82,7 @@ Result<Context> Resolve(const Context& asked) {
   if (static_cast<size_t>(asked.isa) >= kIsaCount) {
     return InvalidArgument("context: isa must be a member of Isa, got " + std::to_string(static_cast<int>(asked.isa)));
   }
-  if (static_cast<size_t>(asked.accuracy) > 2) {
+  if (static_cast<size_t>(asked.accuracy) >= std::size(kAccuracyNames)) {
     return InvalidArgument("context: accuracy must be a member of Accuracy, got " +
                            std::to_string(static_cast<int>(asked.accuracy)));
   }
@@ -97,6 +110,19 @@ Result<Context> Resolve(const Context& asked) {
     return InvalidArgument("context: pool must have at least one thread, got num_threads()=0");
   }
   return context;
+}
+
+Context OnOneThread(const Context& context) {
+  class OneThread final : public ThreadPool {
+    size_t num_threads() const override { return 1; }
+    void ParallelFor(size_t count, void (*task)(void*, size_t), void* arg) override {
+      for (size_t i = 0; i < count; ++i) task(arg, i);
+    }
+  };
+  static OneThread pool;
+  Context one = context;
+  one.pool = &pool;
+  return one;
 }
 
 std::string ImplementationName(const Context& context, std::string_view candidate) {

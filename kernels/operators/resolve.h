@@ -17,6 +17,10 @@ inline constexpr size_t kScratchAlignment = 64;
 // members of their enums.
 Result<Context> Resolve(const Context& asked);
 
+// The same with a pool of one thread, in which candidates are judged: a choice that followed the number of threads
+// would change the order of sums, and so bits, with it.
+Context OnOneThread(const Context& context);
+
 // "cpu/AVX3/implicit_gemm", "reference/naive"
 std::string ImplementationName(const Context& context, std::string_view candidate);
 
