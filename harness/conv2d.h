@@ -14,7 +14,9 @@ class Case<Conv2d> {
  public:
   Case(const Conv2dDesc& desc, TensorStore& store);
   static bool Exact(const Conv2dDesc& desc);
-  std::vector<Expected> Reference() const;
+  // Accuracy::kStrict: the direct algorithm's bound, exact on the exact fill; kDefault: that of algorithms which mix
+  // the inputs of neighbouring windows (docs/numerics.md).
+  std::vector<Expected> Reference(Accuracy accuracy = Accuracy::kStrict) const;
   static Status RunOnce(const Conv2d& op, const Conv2dTensors& t, void* scratch) { return op.Run(t, scratch); }
 
   Conv2dWeights weights;

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 #include <deque>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -80,10 +81,21 @@ class TensorStore {
 // Specialised per operator, constructed as Case(desc, store):
 //   Weights weights; Tensors tensors;         in the store
 //   static bool Exact(desc)                   whether the exact fill's outputs are exact for this descriptor
-//   std::vector<Expected> Reference() const   want and tolerance of every output; called after the inputs are made
+//   std::vector<Expected> Reference() const   want and tolerance of every output; called after the inputs are made;
+//                                             takes an Accuracy where the operator has candidates of several
 //   static Status RunOnce(const Op&, const Tensors&, void* scratch)  usually op.Run; PrepareKeys and the like go here
 template <class Op>
 class Case;
+
+// What a candidate of this accuracy should give.
+template <class Op>
+std::vector<Expected> ReferenceFor(const Case<Op>& c, Accuracy accuracy) {
+  if constexpr (requires { c.Reference(accuracy); }) {
+    return c.Reference(accuracy);
+  } else {
+    return c.Reference();
+  }
+}
 
 struct ParityOptions {
   Backend backend = Backend::kCpu;
@@ -147,6 +159,7 @@ std::string CheckOne(const typename Op::Desc& desc, const Context& context, cons
 // One candidate on one target, to be checked.
 struct Checked {
   Context context;
+  Accuracy accuracy;
   std::string where, failure;
 };
 
@@ -177,13 +190,13 @@ std::vector<Checked> CandidatesToCheck(const typename Op::Desc& desc, const Pari
         continue;
       }
       context.implementation = candidate.name;
-      checked.push_back({context, where, ""});
+      checked.push_back({context, candidate.accuracy, where, ""});
     }
   }
   return checked;
 }
 
-// The reference runs once per fill and guard, whatever the number of candidates: it is the slowest of them.
+// The reference runs once per fill, guard and accuracy, whatever the number of candidates: it is the slowest of them.
 template <class Op>
 ParityReport CheckParity(const typename Op::Desc& desc, const ParityOptions& options = {}) {
   ParityReport report;
@@ -192,11 +205,15 @@ ParityReport CheckParity(const typename Op::Desc& desc, const ParityOptions& opt
     if (checked.empty() || (fill == Fill::kExact && !Case<Op>::Exact(desc))) continue;
     TensorStore store(fill, guard, options.seed);
     const Case<Op> c(desc, store);
-    const std::vector<Expected> expected = c.Reference();
+    std::map<Accuracy, std::vector<Expected>> expected;
+    for (const Checked& one : checked) {
+      if (!expected.contains(one.accuracy)) expected[one.accuracy] = ReferenceFor(c, one.accuracy);
+    }
     store.ProtectInputs();
     for (Checked& one : checked) {
-      if (one.failure.empty())
-        one.failure = CheckOne<Op>(desc, one.context, options, store, c, expected, &report.worst);
+      if (one.failure.empty()) {
+        one.failure = CheckOne<Op>(desc, one.context, options, store, c, expected[one.accuracy], &report.worst);
+      }
     }
   }
   for (const Checked& one : checked) {

@@ -103,7 +103,7 @@ class OperatorRunner final : public Runner {
   std::string Explain() const override { return op_->Explain(); }
 
   std::string Verify() override {
-    const std::vector<Expected> expected = case_.Reference();
+    const std::vector<Expected> expected = ReferenceFor(case_, op_->context().accuracy);
     store_.PoisonOutputs();
     if (Status s = Case<Op>::RunOnce(*op_, case_.tensors, scratch_.data()); !s.ok()) return s.message();
     for (const Expected& e : expected) {

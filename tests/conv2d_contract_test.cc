@@ -200,6 +200,7 @@ TEST(Conv2dReshape, GivesTheBitsOfAFreshOne) {
       {"ic=5 oc=37 kh=3 kw=3 layout=nchw ", "ih=4 iw=5"},
       {"ic=7 oc=70 layout=nchw ", "ih=3 iw=3"},
       {"ic=6 oc=6 groups=6 kh=3 kw=3 ", "ih=6 iw=8"},
+      {"ic=17 oc=70 kh=3 kw=3 ", "ih=6 iw=8"},
   };
   for (const auto& [fixed, small] : problems) {
     const bool pads = fixed.find("kh=3") != std::string::npos, nchw = fixed.find("nchw") != std::string::npos;

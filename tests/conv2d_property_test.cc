@@ -34,15 +34,15 @@ std::vector<float> Integers(int64_t count, uint64_t seed) {
   return {values, values + count};
 }
 
-// The context of every candidate that takes `d`, on every target.
+// The context of every candidate that takes `d` and keeps the direct algorithm's bound, on every target.
 void ForEachCandidate(const Conv2dDesc& d, const std::function<void(const Context&)>& f) {
   for (Isa isa : SupportedIsas()) {
-    const auto candidates = Conv2d::Candidates(d, {.isa = isa});
+    const auto candidates = Conv2d::Candidates(d, {.isa = isa, .accuracy = Accuracy::kStrict});
     ASSERT_TRUE(candidates.ok()) << candidates.status().message();
     for (const CandidateReport& c : *candidates) {
       if (!c.accepted) continue;
       SCOPED_TRACE(ToString(d) + " on " + c.name);
-      f(Context{.isa = isa, .pool = &harness::PoolOf(2), .implementation = c.name});
+      f(Context{.isa = isa, .accuracy = Accuracy::kStrict, .pool = &harness::PoolOf(2), .implementation = c.name});
     }
   }
 }

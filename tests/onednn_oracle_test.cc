@@ -64,7 +64,7 @@ void CompareWithOneDnn(const typename Op::Desc& desc,
                        const std::function<std::vector<std::vector<float>>(const harness::Case<Op>&)>& onednn) {
   harness::TensorStore store(harness::Fill::kNormal, harness::Guard::kEnd, 1);
   const harness::Case<Op> c(desc, store);
-  std::vector<harness::Expected> expected = c.Reference();
+  std::vector<harness::Expected> expected = harness::ReferenceFor(c, Accuracy::kDefault);
   const std::vector<std::vector<float>> theirs = onednn(c);
   ASSERT_GE(expected.size(), theirs.size());
   for (size_t i = 0; i < theirs.size(); ++i) {

@@ -14,6 +14,8 @@
 #include "harness/conv2d.h"
 #include "harness/fully_connected.h"
 #include "harness/multi_head_attention.h"
+#include "harness/network.h"
+#include "harness/problem.h"
 #include "harness/separable_conv2d.h"
 #include "lamina/machine.h"
 
@@ -116,7 +118,7 @@ TYPED_TEST(EveryOperator, UsesTheInjectedPoolAndScratchAndAllocatesNothing) {
   EXPECT_EQ(mallinfo2().uordblks, heap_before);
   ASSERT_TRUE(status.ok()) << status.message();
   EXPECT_GT(pool.calls, 0);
-  for (const auto& expected : c.Reference()) {
+  for (const auto& expected : harness::ReferenceFor(c, Accuracy::kDefault)) {
     const auto comparison = harness::Compare(expected);
     EXPECT_TRUE(comparison.ok) << comparison.message;
   }
@@ -138,7 +140,8 @@ TYPED_TEST(EveryOperator, RunsFromManyThreadsAtOnce) {
         store.PoisonOutputs();
         if (!op->Run(own.tensors).ok()) ++wrong;
       }
-      for (const auto& expected : own.Reference()) wrong += !harness::Compare(expected).ok;
+      for (const auto& expected : harness::ReferenceFor(own, Accuracy::kDefault))
+        wrong += !harness::Compare(expected).ok;
     });
   }
   for (auto& t : threads) t.join();
@@ -160,7 +163,7 @@ TYPED_TEST(EveryOperator, ReshapeKeepsTheImplementationAndGivesWhatPrepareGives)
   EXPECT_EQ(op->packed_bytes(), small->packed_bytes());
   store.PoisonOutputs();
   ASSERT_TRUE(op->Run(c.tensors).ok());
-  for (const auto& expected : c.Reference()) {
+  for (const auto& expected : harness::ReferenceFor(c, Accuracy::kDefault)) {
     const auto comparison = harness::Compare(expected);
     EXPECT_TRUE(comparison.ok) << comparison.message;
   }
@@ -312,6 +315,22 @@ TEST(ThreadPools, ANestedCallRunsSerially) {
       &outer);
   EXPECT_EQ(outer.failed.load(), 0);
   for (const auto& expected : c.Reference()) EXPECT_TRUE(harness::Compare(expected).ok);
+}
+
+// An algorithm that changed with the pool would change bits with it.
+TEST(Choice, DoesNotDependOnTheNumberOfThreads) {
+  const auto suite = harness::LoadSuite();
+  ASSERT_TRUE(suite.ok()) << suite.status().message();
+  for (const harness::Layer& layer : suite->layers) {
+    const auto one = harness::CandidatesOf(layer.problem, {.pool = &harness::PoolOf(1)});
+    const auto many = harness::CandidatesOf(layer.problem, {.pool = &harness::PoolOf(5)});
+    ASSERT_TRUE(one.ok() && many.ok()) << layer.name;
+    ASSERT_EQ(one->size(), many->size());
+    for (size_t i = 0; i < one->size(); ++i) {
+      EXPECT_EQ((*one)[i].reason, (*many)[i].reason) << layer.name;
+      EXPECT_EQ((*one)[i].predicted_ns, (*many)[i].predicted_ns) << layer.name;
+    }
+  }
 }
 
 }  // namespace

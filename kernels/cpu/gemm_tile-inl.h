@@ -17,8 +17,8 @@ namespace HWY_NAMESPACE {
 namespace {
 
 // Partial sums of a tile whose last vector is not whole, into `sums` [rows][width].
-HWY_NOINLINE void LoadPartial(const float* HWY_RESTRICT c, ptrdiff_t c_row, size_t columns, size_t rows, size_t width,
-                              float* HWY_RESTRICT sums) {
+[[maybe_unused]] HWY_NOINLINE void LoadPartial(const float* HWY_RESTRICT c, ptrdiff_t c_row, size_t columns,
+                                               size_t rows, size_t width, float* HWY_RESTRICT sums) {
   const D d;
   const size_t N = hn::Lanes(d);
   for (size_t r = 0; r < rows; ++r, c += c_row, sums += width) {

@@ -34,10 +34,12 @@ struct Draw<Conv2d> {
     }
     d.kh = r.Pick({1, 1, 2, 3, 3, 3, 4, 5, 7});
     d.kw = r.Chance(75) ? d.kh : r.Between(1, 9);
-    d.stride_h = r.Pick({1, 1, 1, 2, 2, 3, 5});
-    d.stride_w = r.Chance(75) ? d.stride_h : r.Between(1, 4);
-    d.dilation_h = r.Pick({1, 1, 1, 2, 3});
-    d.dilation_w = r.Chance(75) ? d.dilation_h : r.Between(1, 4);
+    if (r.Chance(80)) {  // else what Winograd's transforms take
+      d.stride_h = r.Pick({1, 1, 1, 2, 2, 3, 5});
+      d.stride_w = r.Chance(75) ? d.stride_h : r.Between(1, 4);
+      d.dilation_h = r.Pick({1, 1, 1, 2, 3});
+      d.dilation_w = r.Chance(75) ? d.dilation_h : r.Between(1, 4);
+    }
     d.layout = r.Pick({Layout::kNhwc, Layout::kNhwc, Layout::kNchw});
     d.weight_layout = r.Pick({WeightLayout::kOhwi, WeightLayout::kOihw});
     d.bias = r.Chance(70);

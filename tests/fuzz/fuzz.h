@@ -103,7 +103,7 @@ template <class Op>
 std::string CheckReshape(const typename Op::Desc& from, const typename Op::Desc& to, uint64_t seed) {
   harness::TensorStore store(harness::Fill::kNormal, harness::Guard::kEnd, seed);
   const harness::Case<Op> c(to, store);
-  const std::vector<harness::Expected> expected = c.Reference();
+  const std::vector<harness::Expected> expected = harness::ReferenceFor(c, Accuracy::kDefault);
   store.ProtectInputs();
   const auto op = Op::Prepare(from, c.weights, {.pool = &harness::PoolOf(2)});
   if (!op.ok()) return "Prepare: " + op.status().message();  // parity has shown that some candidate takes it

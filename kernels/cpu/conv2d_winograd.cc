@@ -1,0 +1,271 @@
+// Convolution of stride 1 by Winograd's minimal filtering, in nhwc (winograd.h has the formula). For a block of tiles:
+//
+//   V[q][tile][ic] = transform of the tiles' inputs                          q < n * n coefficients
+//   for each panel of output channels:
+//     M[q][tile][width] = V[q] U[q]                                          n * n matrix products
+//     y = act(transform of M + bias + residual), cut at the image's ends
+//
+// A block is as large as V, M and what is in use of U fit the L2 cache, so U is read once a block and nothing of the
+// image's size exists. Tiles of all images form one list. Threads share out blocks; where those are too few, each block
+// is transformed by all threads and its panels shared out. A coefficient's sum runs over the channels in one order
+// whatever the cut: the same bits for any number of threads.
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "kernels/cpu/conv2d_candidates.h"
+#include "kernels/cpu/conv2d_tiles.h"
+#include "kernels/cpu/conv2d_winograd_filter.h"
+#include "kernels/cpu/round.h"
+#include "kernels/cpu/thread_pool.h"
+#include "kernels/cpu/winograd.h"
+
+namespace lamina::cpu {
+namespace {
+
+constexpr size_t kSlicePad = 16;        // floats that keep the n * n slices out of one another's cache sets
+constexpr int64_t kLeastChannels = 16;  // below, the transforms cost more than they save and errors grow
+
+size_t AsSize(int64_t n) { return static_cast<size_t>(n); }
+
+// How the tiles are cut into blocks.
+struct Plan {
+  Plan(const Conv2dDesc& d, const WinogradKernel& transform, const GemmKernel& gemm, const Machine& machine,
+       size_t threads)
+      : across(DivUp(AsSize(d.ow()), transform.m)), down(DivUp(AsSize(d.oh()), transform.m)) {
+    tiles = AsSize(d.n) * across * down;
+    const size_t coefficients = transform.n * transform.n, panel = gemm.vectors * gemm.lanes;
+    channels = RoundUp(AsSize(d.ic), gemm.lanes);
+    const size_t width = std::min(panel, PackedColumns(gemm, AsSize(d.oc)));
+    const size_t tile_bytes = coefficients * (channels + width) * sizeof(float);
+    const size_t most = std::max(gemm.rows, AsSize(machine.l2.bytes) / 2 / tile_bytes);
+    size_t blocks = std::max<size_t>(1, DivUp(tiles, most));
+    if (threads > 1) {
+      const size_t wanted = RoundUp(std::max(blocks, 2 * threads), threads);
+      each_alone = tiles / wanted >= 2 * gemm.rows;
+      if (each_alone) blocks = wanted;
+    }
+    block = DivUp(tiles, blocks);
+    v_slice = RoundUp(block * channels, kSlicePad) + kSlicePad;
+    m_slice = RoundUp(block * width, kSlicePad) + kSlicePad;
+    v_bytes = LineBytes(coefficients * v_slice);
+    m_bytes = LineBytes(coefficients * m_slice);
+  }
+  size_t blocks() const { return DivUp(tiles, block); }
+
+  size_t across, down, tiles, channels, block;  // tiles of an image row, rows of tiles, all tiles; floats of a row of V
+  bool each_alone = true;                       // a block is one task, with a V of its own
+  size_t v_slice, m_slice, v_bytes, m_bytes;
+};
+
+class Winograd final : public Kernel<Conv2d> {
+ public:
+  Winograd(const Conv2dDesc& desc, const Context& context, const WinogradKernel& transform,
+           std::shared_ptr<const WinogradFilter> filter)
+      : desc_(desc),
+        context_(context),
+        transform_(transform),
+        filter_(std::move(filter)),
+        plan_(desc, transform, filter_->gemm(), *context.machine, context.pool->num_threads()),
+        epilogue_(MakeEpilogue(context.isa, desc.activation, desc.residual)) {}
+
+  Status Run(const Conv2dTensors& tensors, std::byte* scratch) const override {
+    ThreadPool& pool = *context_.pool;
+    const size_t panels = filter_->panels();
+    if (plan_.each_alone) {
+      ParallelTasks(pool, plan_.blocks(), [&](size_t b, size_t worker) {
+        const Block block = BlockAt(b);
+        float* v = reinterpret_cast<float*>(scratch + worker * (plan_.v_bytes + plan_.m_bytes));
+        for (size_t t = 0; t < block.tiles; ++t) TransformInput(tensors, block, t, v);
+        for (size_t p = 0; p < panels; ++p) RunPanel(tensors, block, p, v, v + plan_.v_bytes / sizeof(float));
+      });
+      return {};
+    }
+    float* v = reinterpret_cast<float*>(scratch);
+    for (size_t b = 0; b < plan_.blocks(); ++b) {
+      const Block block = BlockAt(b);
+      ParallelTasks(pool, block.tiles, [&](size_t t, size_t) { TransformInput(tensors, block, t, v); });
+      ParallelTasks(pool, panels, [&](size_t p, size_t worker) {
+        RunPanel(tensors, block, p, v, reinterpret_cast<float*>(scratch + plan_.v_bytes + worker * plan_.m_bytes));
+      });
+    }
+    return {};
+  }
+
+  size_t scratch_bytes() const override {
+    const size_t threads = context_.pool->num_threads();
+    return plan_.v_bytes * (plan_.each_alone ? threads : 1) + plan_.m_bytes * threads;
+  }
+  size_t packed_bytes() const override { return filter_->bytes(); }
+  Result<std::shared_ptr<const Kernel<Conv2d>>> Reshape(const Conv2dDesc& desc) const override {
+    return std::shared_ptr<const Kernel<Conv2d>>(std::make_shared<Winograd>(desc, context_, transform_, filter_));
+  }
+
+ private:
+  struct Block {
+    size_t first, tiles;
+  };
+  Block BlockAt(size_t b) const { return {b * plan_.block, std::min(plan_.block, plan_.tiles - b * plan_.block)}; }
+
+  // Where a tile's outputs begin.
+  struct Place {
+    int64_t image, row, column;
+  };
+  Place PlaceOf(size_t tile) const {
+    const size_t line = tile / plan_.across, m = transform_.m;
+    return {static_cast<int64_t>(line / plan_.down), static_cast<int64_t>(line % plan_.down * m),
+            static_cast<int64_t>(tile % plan_.across * m)};
+  }
+
+  // V of the block's tile t.
+  void TransformInput(const Conv2dTensors& tensors, const Block& block, size_t t, float* v) const {
+    const Conv2dDesc& d = desc_;
+    const Place place = PlaceOf(block.first + t);
+    const int64_t n = static_cast<int64_t>(transform_.n), top = place.row - d.pad_top, left = place.column - d.pad_left;
+    WinogradInput in;
+    in.pixel = StrideOr(d.x_stride, d.ic);
+    in.row = d.iw * in.pixel;
+    in.x = static_cast<const float*>(tensors.x) + place.image * d.ih * in.row;
+    in.first = top * in.row + left * in.pixel;
+    in.top = AsSize(std::clamp<int64_t>(-top, 0, n));
+    in.bottom = AsSize(std::clamp<int64_t>(d.ih - top, 0, n));
+    in.left = AsSize(std::clamp<int64_t>(-left, 0, n));
+    in.right = AsSize(std::clamp<int64_t>(d.iw - left, 0, n));
+    in.channels = AsSize(d.ic);
+    in.v = v + t * plan_.channels;
+    in.slice = plan_.v_slice;
+    transform_.input(in);
+  }
+
+  void RunPanel(const Conv2dTensors& tensors, const Block& block, size_t p, const float* v, float* m) const {
+    const WinogradFilter::Panel panel = filter_->PanelAt(p);
+    for (size_t q = 0; q < transform_.n * transform_.n; ++q) Multiply(block, panel, q, v, m);
+    for (size_t t = 0; t < block.tiles; ++t)
+      TransformOutput(tensors, panel, PlaceOf(block.first + t), m + t * panel.width);
+  }
+
+  // M[q] = V[q] U[q]: tiles of two heights, which bring in the next coefficient's weights evenly: what comes from L3
+  // comes in a trickle (res4: 711 -> 630 us).
+  void Multiply(const Block& block, const WinogradFilter::Panel& panel, size_t q, const float* v, float* m) const {
+    const size_t ic = AsSize(desc_.ic);
+    const Cut cut(static_cast<int64_t>(block.tiles), static_cast<int64_t>(filter_->gemm().rows));
+    const ptrdiff_t tap = 0;
+    GemmTiles t;
+    t.a = v + q * plan_.v_slice;
+    t.a_row = static_cast<ptrdiff_t>(plan_.channels);
+    t.tap = &tap;
+    t.kc = ic;
+    t.b = panel.u + q * ic * panel.width;
+    t.out.c = m + q * plan_.m_slice;
+    t.out.row = static_cast<ptrdiff_t>(panel.width);
+    t.out.columns = panel.width;
+    t.out.bias = panel.zeros;
+    t.ahead = t.b + ic * panel.width;
+    t.ahead_end = std::min(t.ahead + ic * panel.width, filter_->end());
+    t.ahead_step = DivUp(panel.width, AsSize(cut.tiles));
+    for (const bool higher : {true, false}) {
+      const int64_t height = cut.height + (higher ? 1 : 0);
+      t.tiles = AsSize(higher ? cut.higher : cut.tiles - cut.higher);
+      if (t.tiles == 0) continue;
+      t.a_tile = height * t.a_row;
+      t.out.tile = height * t.out.row;
+      filter_->gemm().tiles[height][panel.vectors](t);
+      t.ahead += t.tiles * ic * t.ahead_step;
+      t.a += static_cast<ptrdiff_t>(t.tiles) * t.a_tile;
+      t.out.c += static_cast<ptrdiff_t>(t.tiles) * t.out.tile;
+    }
+  }
+
+  void TransformOutput(const Conv2dTensors& tensors, const WinogradFilter::Panel& panel, const Place& place,
+                       const float* m) const {
+    const Conv2dDesc& d = desc_;
+    const int64_t size = static_cast<int64_t>(transform_.m);
+    const int64_t pixel = (place.image * d.oh() + place.row) * d.ow() + place.column;
+    WinogradOutput o;
+    o.sums = m;
+    o.slice = plan_.m_slice;
+    o.vectors = panel.vectors;
+    o.rows = AsSize(std::min(size, d.oh() - place.row));
+    o.columns = AsSize(std::min(size, d.ow() - place.column));
+    o.out.row = StrideOr(d.y_stride, d.oc);
+    o.out.c = static_cast<float*>(tensors.y) + pixel * o.out.row + panel.first;
+    o.out.columns = panel.columns;
+    o.out.bias = panel.bias;
+    o.out.epilogue = &epilogue_;
+    o.line = d.ow() * o.out.row;
+    if (d.residual != Residual::kNone) {
+      o.out.residual_row = StrideOr(d.residual_stride, d.oc);
+      o.out.residual = static_cast<const float*>(tensors.residual) + pixel * o.out.residual_row + panel.first;
+      o.residual_line = d.ow() * o.out.residual_row;
+    }
+    transform_.output(o);
+  }
+
+  Conv2dDesc desc_;
+  Context context_;
+  const WinogradKernel& transform_;
+  std::shared_ptr<const WinogradFilter> filter_;
+  Plan plan_;
+  Epilogue epilogue_;
+};
+
+double PredictNs(const Conv2dDesc& d, const Context& context, const WinogradKernel& transform) {
+  const GemmKernel& gemm = GetGemmKernel(context.isa);
+  const Machine& machine = *context.machine;
+  const size_t threads = context.pool->num_threads();
+  const Plan plan(d, transform, gemm, machine, threads);
+  if (plan.tiles == 0) return 0;
+  const double coefficients = static_cast<double>(transform.n * transform.n), ic = static_cast<double>(d.ic);
+  const double columns = static_cast<double>(PackedColumns(gemm, AsSize(d.oc)));
+  const double tiles = static_cast<double>(plan.tiles), blocks = static_cast<double>(plan.blocks());
+  const TileTimes times(gemm, d.ic, d.oc);
+  const Cut cut(static_cast<int64_t>(plan.block), static_cast<int64_t>(gemm.rows));
+  const double rows = blocks * times.Of(cut);
+  const int count = static_cast<int>(threads);
+  const double products =
+      2 * rows * coefficients * ic * columns / (kLoopEfficiency * machine.Gflops(context.isa, count));
+  const int64_t weight_bytes = static_cast<int64_t>(4 * coefficients * ic * columns);
+  const double weights =
+      blocks * static_cast<double>(weight_bytes) / machine.Gbps(weight_bytes + machine.l2.bytes / 2, count);
+  // Of what U takes to come, the products hide a part (Emerald Rapids, U in L3, 2026-11-23).
+  constexpr double kSeen = 0.4;
+  // V and M are written and read once, x and y moved once, all about as fast as L2 gives.
+  const double moved =
+      8 * tiles * (coefficients * (ic + columns) + static_cast<double>(transform.m * transform.m) * (ic + columns) / 2);
+  return std::max(products + kSeen * weights, weights) + moved / machine.Gbps(machine.l2.bytes / 2, count);
+}
+
+template <size_t kM>
+Judgement Judge(const Conv2dDesc& d, const Context& context) {
+  if (std::string refusal = RefuseType(d); !refusal.empty()) return Refused(refusal);
+  if (d.layout != Layout::kNhwc) return Refused("reads pixels in nhwc, got layout=nchw");
+  if (d.kh != d.kw || (d.kh != 3 && d.kh != 5)) {
+    return Refused("takes kernels of 3x3 and 5x5, got kh=" + std::to_string(d.kh) + " kw=" + std::to_string(d.kw));
+  }
+  if (d.stride_h != 1 || d.stride_w != 1 || d.dilation_h != 1 || d.dilation_w != 1) {
+    return Refused("takes strides and dilations of 1 only");
+  }
+  if (d.groups != 1) return Refused("takes one group only, got groups=" + std::to_string(d.groups));
+  if (d.ic < kLeastChannels || d.oc < kLeastChannels) {
+    return Refused("takes at least " + std::to_string(kLeastChannels) + " channels, got ic=" + std::to_string(d.ic) +
+                   " oc=" + std::to_string(d.oc));
+  }
+  return Accepted(PredictNs(d, context, GetWinogradKernel(context.isa, kM, AsSize(d.kh))));
+}
+
+template <size_t kM>
+Result<std::shared_ptr<const Kernel<Conv2d>>> Prepare(const Conv2dDesc& d, const Conv2dWeights& weights,
+                                                      const Context& context) {
+  const WinogradKernel& transform = GetWinogradKernel(context.isa, kM, AsSize(d.kh));
+  auto filter = WinogradFilter::Pack(d, weights, context.isa, transform);
+  if (!filter.ok()) return filter.status();
+  return std::shared_ptr<const Kernel<Conv2d>>(std::make_shared<Winograd>(d, context, transform, *std::move(filter)));
+}
+
+}  // namespace
+
+Candidate<Conv2d> Winograd2x2Conv2d() { return {"winograd_2x2", Judge<2>, Prepare<2>, Accuracy::kDefault}; }
+Candidate<Conv2d> Winograd4x4Conv2d() { return {"winograd_4x4", Judge<4>, Prepare<4>, Accuracy::kDefault}; }
+
+}  // namespace lamina::cpu
