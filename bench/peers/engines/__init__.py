@@ -1,0 +1,1 @@
+"""Other libraries through their Python wheels; see serve.py."""
