@@ -10,6 +10,8 @@ usage: ./do COMMAND [ARGUMENTS]
   bench [ARGUMENTS]  compares standard with depthwise-separable convolution (lamina compare ARGUMENTS) on this machine,
                      by default over MobileNetV1's layers on all cores; writes JSON and an HTML page
   test [ARGUMENTS]   builds and runs every test (ctest ARGUMENTS); oneDNN, the second oracle, comes from PyPI into .venv
+  peers [ARGUMENTS]  times the suite beside oneDNN, XNNPACK, ONNX Runtime, OpenVINO, PyTorch, ncnn and MNN in alternating
+                     rounds (some 30 minutes), and says which targets are met; ./do peers --help
   build              builds the library, the `lamina` program and the benches
   setup              only installs the packages that are missing, those of .ci/run too
 
@@ -20,6 +22,7 @@ END
 build_packages=(cmake ninja-build g++ libhwy-dev libpthreadpool-dev libbenchmark-dev libcli11-dev nlohmann-json3-dev)
 test_packages=(libgtest-dev python3-venv pkg-config ccache) # ccache: the packaging tests build the library thrice
 bench_packages=(python3-venv)
+peer_packages=(python3-venv libxnnpack-dev libpthreadpool-dev)
 ci_packages=(git clang-14 libclang-rt-14-dev clang-format-14)
 
 say() { printf '\n== %s\n' "$*" >&2; }
@@ -45,17 +48,47 @@ need() {
   apt-get install -q -y --no-install-recommends "${missing[@]}" >&2
 }
 
-# Installs packages of PyPI into the project's own environment.
+# Installs packages of PyPI into an environment of the project's own.
+environment=.venv
 pip_install() {
-  say "installing $* into .venv"
-  { [[ -x .venv/bin/pip ]] || python3 -m venv .venv; } >&2 &&
-    .venv/bin/pip install -q --disable-pip-version-check "$@" >&2
+  say "installing $* into $environment"
+  { [[ -x $environment/bin/pip ]] || python3 -m venv "$environment"; } >&2 &&
+    "$environment/bin/pip" install -q --disable-pip-version-check "$@" >&2
 }
 
 # oneDNN for the tests. Without it they go on, and count it as skipped.
 onednn() {
   [[ -e .venv/lib/cmake/dnnl ]] || pip_install onednn-cpu-gomp==2023.2.0 onednn-devel-cpu-gomp==2023.2.0 ||
     say "oneDNN could not be installed: the tests that compare with it will be skipped"
+}
+
+# peer MODULE PACKAGE...: installs packages unless the module is there. A peer that cannot be installed is reported as absent.
+peer() {
+  local module=$1
+  shift
+  compgen -G "$environment/lib/python3*/site-packages/$module" > /dev/null || pip_install "$@" ||
+    say "$* could not be installed: the run goes on without"
+}
+
+# The peers and their programs, in build/peers.
+peers() {
+  environment=build/peers/venv
+  mkdir -p build/peers
+  peer numpy numpy && peer onnx onnx && peer matplotlib matplotlib
+  peer ../../cmake/dnnl onednn-cpu-gomp==2023.2.0 onednn-devel-cpu-gomp==2023.2.0
+  peer onnxruntime onnxruntime
+  peer openvino openvino
+  peer ncnn ncnn
+  peer MNN MNN
+  # PyTorch's own dependencies bring gigabytes for GPUs.
+  peer torch --no-deps torch
+  peer sympy filelock fsspec jinja2 networkx sympy typing-extensions
+  "$environment/bin/python" bench/peers/torch_without_cuda.py "$environment"/lib/python3*/site-packages ||
+    say "PyTorch cannot do without its GPU libraries here: the run goes on without"
+  say "building the peers' programs (in build/peers/programs)"
+  cmake -S bench/peers -B build/peers/programs -G Ninja -DCMAKE_BUILD_TYPE=Release \
+    -DCMAKE_PREFIX_PATH="$PWD/$environment" > build/peers/configure.log &&
+    cmake --build build/peers/programs >&2 || say "the peers' programs could not be built: the run goes on without"
 }
 
 # Prints a Python that has matplotlib: .venv's, the user's or the system's, else .venv's once it is installed there.
@@ -108,6 +141,20 @@ case "${1-help}" in
     else
       say "no page: matplotlib could not be installed; with one that has it: tools/report.py JSON PAGE"
     fi
+    ;;
+  peers)
+    shift
+    case " $* " in *" -h "* | *" --help "*)
+      python3 bench/peers/options.py --help
+      exit
+      ;;
+    esac
+    need "${build_packages[@]}" "${peer_packages[@]}"
+    python3 bench/peers/options.py "$@"
+    build OFF lamina_program
+    peers
+    say "measuring"
+    build/peers/venv/bin/python bench/peers/run.py "$@"
     ;;
   test)
     shift
