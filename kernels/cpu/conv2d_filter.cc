@@ -18,7 +18,8 @@ Status NoMemory(const Conv2dDesc& d) {
 
 FilterShape::FilterShape(const Conv2dDesc& d, Isa isa) : kernel(&GetGemmKernel(isa)) {
   const int64_t lanes = static_cast<int64_t>(kernel->lanes), ic_group = d.ic / d.groups, oc_group = d.oc / d.groups;
-  if (oc_group <= lanes) kernel = &GetTallKernel(isa);
+  const GemmKernel& tall = GetTallKernel(isa);
+  if (oc_group <= static_cast<int64_t>(tall.vectors) * lanes) kernel = &tall;
   // A unit's inputs must fit a vector as its outputs do.
   const int64_t fit = std::min(lanes / oc_group, lanes / ic_group);
   if (d.groups > 1 && fit > 1) {

@@ -66,7 +66,8 @@ DepthwiseStep::DepthwiseStep(const DepthwiseShape& shape, Layout x_layout, Layou
   if (x_direct_) {
     rows_ = step;
     const int64_t column_bytes = InputRows(rows_) * shape.stride_w * shape.ic * int64_t{4};
-    const int64_t chunk = shape.kw <= 3 ? 8 : 16;  // a chunk takes kw - stride columns of its neighbour again
+    // Of its neighbour a chunk takes kw - stride columns again. Stride 2: 171 -> 158 us (dw2) with half the columns.
+    const int64_t chunk = (shape.kw <= 3 ? 8 : 16) / shape.stride_w;
     const int64_t l1 = context.machine->l1.bytes;
     const bool cut = shape.ow * column_bytes > l1 && chunk * column_bytes <= l1 / 2;
     columns_ = std::min<int64_t>(shape.ow, cut ? chunk : 256);

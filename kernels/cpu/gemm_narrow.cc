@@ -1,7 +1,8 @@
 // GEMM micro-kernels one vector wide, fp32.
 //
-// Tall: as gemm.cc, with 14 or 12 rows: 7 sums of one vector wait for each other, 14 do not.
-//   AVX-512  14 sums + 1 of B (+ 1 of A, or a broadcast operand) = 16 of 32
+// Tall: as gemm.cc, with 14 or 12 rows: 7 sums of one vector wait for each other, 14 do not; and the end of a tile
+// costs half as much a row, which a first layer's k of 27 shows (mbv1_stem with two vectors: 199 -> 167 us).
+//   AVX-512  14 x 2: 28 sums + 2 of B + 1 of A = 31 of 32
 //   AVX2, SSE4  12 + 1 + 1 (+ 1 product where there is no FMA) = 15 of 16
 // Gather: C[r, l] = epilogue(bias[l] + sum over taps and p < kc of A[r, tap][index[p][l]] * B[tap, p, l]). k runs over
 // kernel rows, p, then the taps of the row, in every tile alike. Where neighbouring rows of A read neighbouring taps
@@ -27,30 +28,31 @@ namespace HWY_NAMESPACE {
 namespace {
 
 #if HWY_TARGET <= HWY_AVX3
-inline constexpr size_t kTallRows = 14;
+inline constexpr size_t kTallRows = 14, kTallVectors = 2;
 #else
-inline constexpr size_t kTallRows = 12;
+inline constexpr size_t kTallRows = 12, kTallVectors = 1;
 #endif
 inline constexpr size_t kGatherRows = 8;
 static_assert(kTallRows <= kMaxTileRows && kGatherRows <= kMaxTileRows, "the tables of GemmKernel are smaller");
 
-template <size_t kR>
+template <size_t kR, size_t kV>
 void TallTiles(const GemmTiles& t) {
   const D d;
   const size_t N = hn::Lanes(d);
   const ptrdiff_t row = t.a_row;
   const float* tile_a = t.a;
   for (size_t i = 0; i < t.tiles; ++i, tile_a += t.a_tile) {
-    V acc[kR][1];
+    V acc[kR][kV];
     Start(t.out, i, acc);
     const float* HWY_RESTRICT b = t.b;
     for (size_t q = 0; q < t.taps; ++q) {
       const float* HWY_RESTRICT a = tile_a + t.tap[q];
-      for (size_t p = 0; p < t.kc; ++p, b += N) {
-        const V bv = hn::Load(d, b);
+      for (size_t p = 0; p < t.kc; ++p, b += kV * N) {
+        V bv[kV];
+        Unroll<kV>([&](auto v) LAMINA_INLINE { bv[v] = hn::Load(d, b + v * N); });
         Unroll<kR>([&](auto r) LAMINA_INLINE {
           const V ar = hn::Set(d, a[static_cast<ptrdiff_t>(r) * row + static_cast<ptrdiff_t>(p)]);
-          acc[r][0] = hn::MulAdd(ar, bv, acc[r][0]);
+          Unroll<kV>([&](auto v) LAMINA_INLINE { acc[r][v] = hn::MulAdd(ar, bv[v], acc[r][v]); });
         });
       }
     }
@@ -58,25 +60,24 @@ void TallTiles(const GemmTiles& t) {
   }
 }
 
-template <size_t kR>
+template <size_t kR, size_t kV>
 void TallEdge(const GemmEdge& e) {
   const D d;
   const size_t N = hn::Lanes(d);
-  V acc[kR][1];
+  V acc[kR][kV];
   Start(e.out, 0, acc);
   const float* HWY_RESTRICT b = e.b;
   const float* const* rows = e.rows;
-  for (size_t q = 0; q < e.taps; ++q, rows += kR, b += e.kc * N) {
+  for (size_t q = 0; q < e.taps; ++q, rows += kR, b += e.kc * kV * N) {
     if (e.tap_mode[q] == kTapEmpty) continue;
     const bool whole = e.tap_mode[q] == kTapWhole;
     for (size_t p = 0; p < e.kc; ++p) {
-      const V bv = hn::Load(d, b + p * N);
-      if (whole) {
-        Unroll<kR>([&](auto r) LAMINA_INLINE { acc[r][0] = hn::MulAdd(hn::Set(d, rows[r][p]), bv, acc[r][0]); });
-        continue;
-      }
+      V bv[kV];
+      Unroll<kV>([&](auto v) LAMINA_INLINE { bv[v] = hn::Load(d, b + (p * kV + v) * N); });
       Unroll<kR>([&](auto r) LAMINA_INLINE {
-        if (rows[r] != nullptr) acc[r][0] = hn::MulAdd(hn::Set(d, rows[r][p]), bv, acc[r][0]);
+        if (!whole && rows[r] == nullptr) return;
+        const V ar = hn::Set(d, rows[r][p]);
+        Unroll<kV>([&](auto v) LAMINA_INLINE { acc[r][v] = hn::MulAdd(ar, bv[v], acc[r][v]); });
       });
     }
   }
@@ -168,10 +169,14 @@ void GatherEdge(const GemmEdge& e) {
   Finish(e.out, 0, acc);
 }
 
-template <size_t... kI>
-constexpr GemmKernel MakeTall(std::index_sequence<kI...>) {
-  GemmKernel kernel = {hn::MaxLanes(D()), kTallRows, 1, {}, {}, nullptr};
-  ((kernel.tiles[kI + 1][1] = &TallTiles<kI + 1>, kernel.edge[kI + 1][1] = &TallEdge<kI + 1>), ...);
+template <size_t kV, size_t... kI>
+constexpr void AddTall(GemmKernel& kernel, std::index_sequence<kI...>) {
+  ((kernel.tiles[kI + 1][kV] = &TallTiles<kI + 1, kV>, kernel.edge[kI + 1][kV] = &TallEdge<kI + 1, kV>), ...);
+}
+template <size_t... kV>
+constexpr GemmKernel MakeTall(std::index_sequence<kV...>) {
+  GemmKernel kernel = {hn::MaxLanes(D()), kTallRows, kTallVectors, {}, {}, nullptr};
+  (AddTall<kV + 1>(kernel, std::make_index_sequence<kTallRows>()), ...);
   return kernel;
 }
 template <size_t... kI>
@@ -184,7 +189,7 @@ constexpr GemmKernel MakeGather(std::index_sequence<kI...>) {
 }  // namespace
 
 const GemmKernel* ChooseTall() {
-  static constexpr GemmKernel kKernel = MakeTall(std::make_index_sequence<kTallRows>());
+  static constexpr GemmKernel kKernel = MakeTall(std::make_index_sequence<kTallVectors>());
   return &kKernel;
 }
 const GemmKernel* ChooseGather() {

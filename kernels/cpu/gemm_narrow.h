@@ -1,5 +1,5 @@
-// The micro-kernels of gemm.h for outputs one vector wide, where its tiles leave the FMA units waiting: a taller one,
-// and one that computes several groups of a convolution at once.
+// The micro-kernels of gemm.h for outputs a vector or two wide, where its tiles leave the FMA units waiting: a taller
+// one, and one that computes several groups of a convolution at once.
 #ifndef LAMINA_KERNELS_CPU_GEMM_NARROW_H_
 #define LAMINA_KERNELS_CPU_GEMM_NARROW_H_
 
@@ -8,7 +8,7 @@
 
 namespace lamina::cpu {
 
-// vectors = 1 and tiles high enough to hide the latency of an FMA.
+// Tiles high enough to hide the latency of an FMA; vectors = 2 on AVX-512, 1 elsewhere.
 const GemmKernel& GetTallKernel(Isa isa);
 
 // vectors = 1; GemmTiles and GemmEdge must have a `gather`. Where a group has few output channels, a vector holds
