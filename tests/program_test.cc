@@ -90,6 +90,8 @@ TEST(Program, RefusesWrongRequestsWithASentence) {
     ExpectWrong(command + problem + " --threads two", "--threads");
     ExpectWrong(command + problem + " --json", "--json");
   }
+  ExpectWrong(std::string("compare --accuracy low ") + kConv,
+              "lamina: accuracy must be one of default strict reduced, got \"low\"");
   ExpectWrong(std::string("bench --isa AVX9 ") + kConv,
               "lamina: isa must be one of best scalar SSE4 AVX2 AVX3, got \"AVX9\"");
   ExpectWrong(std::string("bench --backend gpu ") + kConv,

@@ -93,7 +93,7 @@ void AddCompare(CLI::App& app, int& exit_code) {
   command->add_option("problem", options->problems.words, "single convolutions instead of a network, as text");
   options->problems.AddNetwork(*command);
   command->add_option("--batch", options->images, "images at a time")->capture_default_str();
-  options->context.AddIsa(*command);
+  options->context.AddChoice(*command);
   options->context.AddThreads(*command);
   options->machine.Add(*command);
   command->add_option("--seconds", options->seconds, "time spent on each form of each block")->capture_default_str();

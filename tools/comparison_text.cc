@@ -78,6 +78,9 @@ std::string Why(const FormResult& standard, const FormResult& separable) {
     why = "bound by " + separable.share.roof + ": " + Fixed(separable.cost.arithmetic_intensity(), 1) + " FLOP/B";
   } else if (measured > theory) {
     why = Fixed(separable.gflops(), 0) + " GFLOP/s against " + Fixed(standard.gflops(), 0);
+    if (standard.implementation.find("winograd") != std::string::npos) {
+      why += ", since Winograd's algorithm multiplies less there";
+    }
   } else {
     why = "standard reaches only " + Fixed(standard.share.percent, 0) + "% of its roof";
   }

@@ -276,7 +276,8 @@ def page(c):
         section("Theory and measurement",
                 "Bars: how many times faster than the standard convolution. Lines: how many times fewer multiply-accumulates"
                 " theory gives, 1 / (1/oc + 1/k&sup2;) for dw_pw and 1 / (s&sup2;/k&sup2; + 1/ic) for pw_dw. A bar below its"
-                " line runs at fewer GFLOP/s than the standard convolution; the table says why.", speed_plot(c)),
+                " line runs at fewer GFLOP/s than the standard convolution, to which Winograd's algorithm gives"
+                " credit for the multiplications that it saves; the table says why.", speed_plot(c)),
         section("Roofline", "What each block reaches, under the FMA peak and the read bandwidths measured on this machine"
                             " just before. Bytes are those that must move at least: inputs, weights and outputs once.",
                 roofline_plot(c)),

@@ -118,16 +118,16 @@ void ContextOptions::AddThreads(CLI::App& command) {
       ->each([this](const std::string&) { threads_given = true; });
 }
 
-void ContextOptions::AddIsa(CLI::App& command) {
+void ContextOptions::AddChoice(CLI::App& command) {
+  command.add_option("--accuracy", accuracy, "which algorithms may be chosen: default, strict or reduced")
+      ->capture_default_str();
   command.add_option("--isa", isa, "SIMD target: AVX3, AVX2, SSE4, scalar, or best");
 }
 
 void ContextOptions::Add(CLI::App& command) {
   command.add_option("--backend", backend, "cpu or reference")->capture_default_str();
   command.add_option("--implementation", implementation, "this candidate instead of the one with the best prediction");
-  command.add_option("--accuracy", accuracy, "which algorithms may be chosen: default, strict or reduced")
-      ->capture_default_str();
-  AddIsa(command);
+  AddChoice(command);
   AddThreads(command);
 }
 

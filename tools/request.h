@@ -39,7 +39,7 @@ struct ContextOptions {
 
   void Add(CLI::App& command);
   void AddThreads(CLI::App& command);
-  void AddIsa(CLI::App& command);
+  void AddChoice(CLI::App& command);  // --accuracy and --isa
   // A context and the pool in it, which lives as long as the process.
   Result<Context> Make() const;
 };
