@@ -43,6 +43,7 @@ TEST(Conv2dWinograd, EveryEndOfATile) {
       const std::string image = "ic=17 oc=18 ih=" + std::to_string(ih) + " iw=" + std::to_string(iw);
       Check(image + " kh=3 kw=3 pad_top=1 pad_left=1 pad_bottom=1 pad_right=1");
       Check(image + " kh=5 kw=5 pad_top=2 pad_left=4 pad_bottom=2 pad_right=1");
+      Check(image + " kh=3 kw=3 pad_top=3 pad_left=1 pad_bottom=1 pad_right=2 layout=nchw");
     }
   }
 }
@@ -52,6 +53,7 @@ TEST(Conv2dWinograd, ChannelsAroundVectorsAndPanels) {
     for (int oc : {16, 31, 64, 65, 130}) {
       const std::string channels = "ih=6 iw=7 ic=" + std::to_string(ic) + " oc=" + std::to_string(oc);
       Check(channels + " kh=3 kw=3");
+      Check(channels + " kh=3 kw=3 layout=nchw residual=before");
       Check(channels + " kh=5 kw=5 pad_left=1 weight_layout=oihw bias=0");
     }
   }
@@ -64,12 +66,17 @@ TEST(Conv2dWinograd, ActivationsResidualsSlicesBatches) {
                            " x_stride=19 y_stride=33", " residual=after residual_stride=40 y_stride=24"}) {
     Check(layer + rest);
   }
+  for (const char* rest :
+       {"", " activation=gelu_erf", " residual=before activation=relu", " residual=after activation=silu",
+        " x_stride=1100 y_stride=1300", " residual=after residual_stride=1400 y_stride=1270"}) {
+    Check(layer + rest + " layout=nchw");
+  }
   Check("n=0 ih=7 iw=9 ic=16 oc=20 kh=3 kw=3");
+  Check("n=0 ih=7 iw=9 ic=16 oc=20 kh=3 kw=3 layout=nchw");
 }
 
 // Blocks and threads cut the list of tiles; no sum depends on the cut.
-TEST(Conv2dWinograd, TheCutIntoBlocksChangesNoBit) {
-  const Conv2dDesc d = Parse("n=2 ih=30 iw=27 ic=24 oc=70 kh=3 kw=3 pad_top=1 pad_left=1 pad_bottom=1 pad_right=1");
+void CheckCuts(const Conv2dDesc& d) {
   TensorStore store(Fill::kNormal, Guard::kEnd, 5);
   const Case<Conv2d> c(d, store);
   for (const char* name : kNames) {
@@ -89,6 +96,12 @@ TEST(Conv2dWinograd, TheCutIntoBlocksChangesNoBit) {
       }
     }
   }
+}
+
+TEST(Conv2dWinograd, TheCutIntoBlocksChangesNoBit) {
+  const std::string problem = "n=2 ih=30 iw=27 ic=24 oc=70 kh=3 kw=3 pad_top=1 pad_left=1 pad_bottom=1 pad_right=1";
+  CheckCuts(Parse(problem));
+  CheckCuts(Parse(problem + " layout=nchw"));
 }
 
 // F(2x2, 3x3) interpolates at 0, +-1 and infinity: nothing but halves and quarters, which integers survive.
@@ -148,7 +161,6 @@ TEST(Conv2dWinograd, IsChosenByDefaultAndRefusedToStrict) {
 
 TEST(Conv2dWinograd, RefusesWithTheReason) {
   const std::pair<const char*, const char*> refusals[] = {
-      {"ih=9 iw=9 ic=16 oc=16 kh=3 kw=3 layout=nchw", "reads pixels in nhwc, got layout=nchw"},
       {"ih=9 iw=9 ic=16 oc=16 kh=3 kw=5", "takes kernels of 3x3 and 5x5, got kh=3 kw=5"},
       {"ih=9 iw=9 ic=16 oc=16 kh=7 kw=7", "takes kernels of 3x3 and 5x5, got kh=7 kw=7"},
       {"ih=9 iw=9 ic=16 oc=16 kh=3 kw=3 stride_w=2", "takes strides and dilations of 1 only"},

@@ -1,14 +1,15 @@
-// Convolution of stride 1 by Winograd's minimal filtering, in nhwc (winograd.h has the formula). For a block of tiles:
+// Convolution of stride 1 by Winograd's minimal filtering (winograd.h has the formula). For a block of tiles:
 //
+//   in nchw: the input rows that it reads are transposed to nhwc
 //   V[q][tile][ic] = transform of the tiles' inputs                          q < n * n coefficients
 //   for each panel of output channels:
 //     M[q][tile][width] = V[q] U[q]                                          n * n matrix products
-//     y = act(transform of M + bias + residual), cut at the image's ends
+//     y = act(transform of M + bias + residual), cut at the image's ends; in nchw transposed back
 //
 // A block is as large as V, M and what is in use of U fit the L2 cache, so U is read once a block and nothing of the
-// image's size exists. Tiles of all images form one list. Threads share out blocks; where those are too few, each block
-// is transformed by all threads and its panels shared out. A coefficient's sum runs over the channels in one order
-// whatever the cut: the same bits for any number of threads.
+// image's size exists. Tiles of all images form one list; in nchw a block is whole rows of tiles of one image. Threads
+// share out blocks; where those are too few, each block is transformed by all threads and its panels shared out. A
+// coefficient's sum runs over the channels in one order whatever the cut: the same bits for any number of threads.
 #include <algorithm>
 #include <memory>
 #include <string>
@@ -19,6 +20,7 @@
 #include "kernels/cpu/conv2d_winograd_filter.h"
 #include "kernels/cpu/round.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/cpu/transpose.h"
 #include "kernels/cpu/winograd.h"
 
 namespace lamina::cpu {
@@ -26,37 +28,51 @@ namespace {
 
 constexpr size_t kSlicePad = 16;        // floats that keep the n * n slices out of one another's cache sets
 constexpr int64_t kLeastChannels = 16;  // below, the transforms cost more than they save and errors grow
+constexpr size_t kChunk = 16;           // channels that a task transposes
 
 size_t AsSize(int64_t n) { return static_cast<size_t>(n); }
 
-// How the tiles are cut into blocks.
+// How the tiles are cut into blocks, and what of scratch a block takes.
 struct Plan {
   Plan(const Conv2dDesc& d, const WinogradKernel& transform, const GemmKernel& gemm, const Machine& machine,
        size_t threads)
-      : across(DivUp(AsSize(d.ow()), transform.m)), down(DivUp(AsSize(d.oh()), transform.m)) {
-    tiles = AsSize(d.n) * across * down;
-    const size_t coefficients = transform.n * transform.n, panel = gemm.vectors * gemm.lanes;
-    channels = RoundUp(AsSize(d.ic), gemm.lanes);
-    const size_t width = std::min(panel, PackedColumns(gemm, AsSize(d.oc)));
+      : across(DivUp(AsSize(d.ow()), transform.m)),
+        down(DivUp(AsSize(d.oh()), transform.m)),
+        tiles(AsSize(d.n) * across * down),
+        channels(RoundUp(AsSize(d.ic), gemm.lanes)) {
+    const bool planes = d.layout == Layout::kNchw;
+    const size_t coefficients = transform.n * transform.n;
+    const size_t width = std::min(gemm.vectors * gemm.lanes, PackedColumns(gemm, AsSize(d.oc)));
+    unit = planes ? across : 1;
+    span = planes ? down : tiles;
+    spans = tiles == 0 ? 0 : tiles / (span * unit);
     const size_t tile_bytes = coefficients * (channels + width) * sizeof(float);
     const size_t most = std::max(gemm.rows, AsSize(machine.l2.bytes) / 2 / tile_bytes);
-    size_t blocks = std::max<size_t>(1, DivUp(tiles, most));
+    size_t blocks = DivUp(tiles, most);
     if (threads > 1) {
       const size_t wanted = RoundUp(std::max(blocks, 2 * threads), threads);
       each_alone = tiles / wanted >= 2 * gemm.rows;
       if (each_alone) blocks = wanted;
     }
-    block = DivUp(tiles, blocks);
-    v_slice = RoundUp(block * channels, kSlicePad) + kSlicePad;
-    m_slice = RoundUp(block * width, kSlicePad) + kSlicePad;
+    units = spans == 0 ? 1 : DivUp(span, DivUp(blocks, spans));
+    v_slice = RoundUp(units * unit * channels, kSlicePad) + kSlicePad;
+    m_slice = RoundUp(units * unit * width, kSlicePad) + kSlicePad;
     v_bytes = LineBytes(coefficients * v_slice);
     m_bytes = LineBytes(coefficients * m_slice);
+    if (!planes) return;
+    x_bytes = LineBytes(std::min(AsSize(d.ih), units * transform.m + transform.r - 1) * AsSize(d.iw * d.ic));
+    y_bytes = LineBytes(units * transform.m * AsSize(d.ow()) * std::min(width, AsSize(d.oc)));
   }
-  size_t blocks() const { return DivUp(tiles, block); }
+  size_t blocks_of_a_span() const { return DivUp(span, units); }
+  size_t blocks() const { return spans * blocks_of_a_span(); }
 
-  size_t across, down, tiles, channels, block;  // tiles of an image row, rows of tiles, all tiles; floats of a row of V
-  bool each_alone = true;                       // a block is one task, with a V of its own
+  size_t across, down, tiles;  // of an image row, rows of tiles, in all
+  size_t channels;             // floats of a row of V
+  size_t unit, span, spans;  // tiles that stay together; units that a block may lie among, and how many such there are
+  size_t units;              // of a block, the last of a span may have fewer
+  bool each_alone = true;    // a block is one task, with a V of its own
   size_t v_slice, m_slice, v_bytes, m_bytes;
+  size_t x_bytes = 0, y_bytes = 0;  // nchw: a block's input and a panel of its output, transposed
 };
 
 class Winograd final : public Kernel<Conv2d> {
@@ -66,28 +82,30 @@ class Winograd final : public Kernel<Conv2d> {
       : desc_(desc),
         context_(context),
         transform_(transform),
+        transpose_(GetTransposeKernel(context.isa).transpose),
         filter_(std::move(filter)),
         plan_(desc, transform, filter_->gemm(), *context.machine, context.pool->num_threads()),
         epilogue_(MakeEpilogue(context.isa, desc.activation, desc.residual)) {}
 
   Status Run(const Conv2dTensors& tensors, std::byte* scratch) const override {
     ThreadPool& pool = *context_.pool;
-    const size_t panels = filter_->panels();
+    const size_t panels = filter_->panels(), chunks = planes() ? DivUp(AsSize(desc_.ic), kChunk) : 0;
     if (plan_.each_alone) {
       ParallelTasks(pool, plan_.blocks(), [&](size_t b, size_t worker) {
-        const Block block = BlockAt(b);
-        float* v = reinterpret_cast<float*>(scratch + worker * (plan_.v_bytes + plan_.m_bytes));
-        for (size_t t = 0; t < block.tiles; ++t) TransformInput(tensors, block, t, v);
-        for (size_t p = 0; p < panels; ++p) RunPanel(tensors, block, p, v, v + plan_.v_bytes / sizeof(float));
+        std::byte* const own = scratch + worker * (shared_bytes() + worker_bytes());
+        const Block block = BlockAt(b, tensors, own);
+        for (size_t c = 0; c < chunks; ++c) TransposeInput(tensors, block, c);
+        for (size_t t = 0; t < block.tiles; ++t) TransformInput(block, t);
+        for (size_t p = 0; p < panels; ++p) RunPanel(tensors, block, p, own + shared_bytes());
       });
       return {};
     }
-    float* v = reinterpret_cast<float*>(scratch);
     for (size_t b = 0; b < plan_.blocks(); ++b) {
-      const Block block = BlockAt(b);
-      ParallelTasks(pool, block.tiles, [&](size_t t, size_t) { TransformInput(tensors, block, t, v); });
+      const Block block = BlockAt(b, tensors, scratch);
+      ParallelTasks(pool, chunks, [&](size_t c, size_t) { TransposeInput(tensors, block, c); });
+      ParallelTasks(pool, block.tiles, [&](size_t t, size_t) { TransformInput(block, t); });
       ParallelTasks(pool, panels, [&](size_t p, size_t worker) {
-        RunPanel(tensors, block, p, v, reinterpret_cast<float*>(scratch + plan_.v_bytes + worker * plan_.m_bytes));
+        RunPanel(tensors, block, p, scratch + shared_bytes() + worker * worker_bytes());
       });
     }
     return {};
@@ -95,7 +113,7 @@ class Winograd final : public Kernel<Conv2d> {
 
   size_t scratch_bytes() const override {
     const size_t threads = context_.pool->num_threads();
-    return plan_.v_bytes * (plan_.each_alone ? threads : 1) + plan_.m_bytes * threads;
+    return shared_bytes() * (plan_.each_alone ? threads : 1) + worker_bytes() * threads;
   }
   size_t packed_bytes() const override { return filter_->bytes(); }
   Result<std::shared_ptr<const Kernel<Conv2d>>> Reshape(const Conv2dDesc& desc) const override {
@@ -103,10 +121,9 @@ class Winograd final : public Kernel<Conv2d> {
   }
 
  private:
-  struct Block {
-    size_t first, tiles;
-  };
-  Block BlockAt(size_t b) const { return {b * plan_.block, std::min(plan_.block, plan_.tiles - b * plan_.block)}; }
+  bool planes() const { return desc_.layout == Layout::kNchw; }
+  size_t shared_bytes() const { return plan_.x_bytes + plan_.v_bytes; }
+  size_t worker_bytes() const { return plan_.m_bytes + plan_.y_bytes; }
 
   // Where a tile's outputs begin.
   struct Place {
@@ -118,41 +135,129 @@ class Winograd final : public Kernel<Conv2d> {
             static_cast<int64_t>(tile % plan_.across * m)};
   }
 
+  struct Block {
+    size_t first, tiles;
+    Place place;  // of the first tile
+    float *copy, *v;
+    const float* x;  // nhwc: of all images; nchw: the copy of the input rows [x_row, x_row + x_rows)
+    int64_t pixel, x_row = 0, x_rows = 0;
+  };
+  Block BlockAt(size_t b, const Conv2dTensors& tensors, std::byte* shared) const {
+    const Conv2dDesc& d = desc_;
+    const size_t unit = b % plan_.blocks_of_a_span() * plan_.units;
+    Block block;
+    block.first = (b / plan_.blocks_of_a_span() * plan_.span + unit) * plan_.unit;
+    block.tiles = std::min(plan_.units, plan_.span - unit) * plan_.unit;
+    block.place = PlaceOf(block.first);
+    block.copy = reinterpret_cast<float*>(shared);
+    block.v = reinterpret_cast<float*>(shared + plan_.x_bytes);
+    block.x = planes() ? block.copy : static_cast<const float*>(tensors.x);
+    block.pixel = planes() ? d.ic : StrideOr(d.x_stride, d.ic);
+    if (planes()) {
+      const int64_t top = block.place.row - d.pad_top;
+      block.x_row = std::clamp<int64_t>(top, 0, d.ih);
+      block.x_rows = std::clamp<int64_t>(top + OutputRows(block) + d.kh - 1, block.x_row, d.ih) - block.x_row;
+    }
+    return block;
+  }
+  // nchw: those of whole tiles.
+  int64_t OutputRows(const Block& block) const {
+    return static_cast<int64_t>(block.tiles / plan_.across * transform_.m);
+  }
+
+  // One chunk of the channels of a block's input rows.
+  void TransposeInput(const Conv2dTensors& tensors, const Block& block, size_t chunk) const {
+    const Conv2dDesc& d = desc_;
+    const int64_t plane = d.ih * d.iw, channel = static_cast<int64_t>(chunk * kChunk);
+    transpose_(std::min(kChunk, AsSize(d.ic - channel)), AsSize(block.x_rows * d.iw),
+               static_cast<const float*>(tensors.x) + block.place.image * StrideOr(d.x_stride, d.ic * plane) +
+                   channel * plane + block.x_row * d.iw,
+               plane, block.copy + channel, d.ic);
+  }
+
   // V of the block's tile t.
-  void TransformInput(const Conv2dTensors& tensors, const Block& block, size_t t, float* v) const {
+  void TransformInput(const Block& block, size_t t) const {
     const Conv2dDesc& d = desc_;
     const Place place = PlaceOf(block.first + t);
     const int64_t n = static_cast<int64_t>(transform_.n), top = place.row - d.pad_top, left = place.column - d.pad_left;
     WinogradInput in;
-    in.pixel = StrideOr(d.x_stride, d.ic);
+    in.pixel = block.pixel;
     in.row = d.iw * in.pixel;
-    in.x = static_cast<const float*>(tensors.x) + place.image * d.ih * in.row;
-    in.first = top * in.row + left * in.pixel;
+    in.x = block.x + (planes() ? 0 : place.image * d.ih * in.row);
+    in.first = (top - block.x_row) * in.row + left * in.pixel;
     in.top = AsSize(std::clamp<int64_t>(-top, 0, n));
     in.bottom = AsSize(std::clamp<int64_t>(d.ih - top, 0, n));
     in.left = AsSize(std::clamp<int64_t>(-left, 0, n));
     in.right = AsSize(std::clamp<int64_t>(d.iw - left, 0, n));
     in.channels = AsSize(d.ic);
-    in.v = v + t * plan_.channels;
+    in.v = block.v + t * plan_.channels;
     in.slice = plan_.v_slice;
     transform_.input(in);
   }
 
-  void RunPanel(const Conv2dTensors& tensors, const Block& block, size_t p, const float* v, float* m) const {
+  // All outputs of one panel. `worker`: M and, in nchw, the outputs [rows, ow, columns] before they are transposed.
+  void RunPanel(const Conv2dTensors& tensors, const Block& block, size_t p, std::byte* worker) const {
+    const Conv2dDesc& d = desc_;
     const WinogradFilter::Panel panel = filter_->PanelAt(p);
-    for (size_t q = 0; q < transform_.n * transform_.n; ++q) Multiply(block, panel, q, v, m);
-    for (size_t t = 0; t < block.tiles; ++t)
-      TransformOutput(tensors, panel, PlaceOf(block.first + t), m + t * panel.width);
+    float *const m = reinterpret_cast<float*>(worker), *const rows = reinterpret_cast<float*>(worker + plan_.m_bytes);
+    for (size_t q = 0; q < transform_.n * transform_.n; ++q) Multiply(block, panel, q, m);
+    const int64_t first = static_cast<int64_t>(panel.first), columns = static_cast<int64_t>(panel.columns);
+    const bool has_residual = d.residual != Residual::kNone;
+    WinogradOutput o;
+    o.slice = plan_.m_slice;
+    o.vectors = panel.vectors;
+    o.out.columns = panel.columns;
+    o.out.bias = panel.bias;
+    o.out.epilogue = &epilogue_;
+    if (!planes()) {
+      o.out.row = StrideOr(d.y_stride, d.oc);
+      o.out.residual_row = StrideOr(d.residual_stride, d.oc);
+      TransformOutputs(block, panel, m, 0, static_cast<float*>(tensors.y) + first,
+                       has_residual ? static_cast<const float*>(tensors.residual) + first : nullptr, o);
+      return;
+    }
+    const int64_t plane = d.oh() * d.ow();
+    const size_t pixels = AsSize(std::min(OutputRows(block), d.oh() - block.place.row) * d.ow());
+    // Of this panel's planes, where the block begins.
+    const auto at = [&](int64_t stride) {
+      return block.place.image * StrideOr(stride, d.oc * plane) + first * plane + block.place.row * d.ow();
+    };
+    if (has_residual) {  // into the outputs' own place: a tile reads it before it writes
+      transpose_(panel.columns, pixels, static_cast<const float*>(tensors.residual) + at(d.residual_stride), plane,
+                 rows, columns);
+    }
+    o.out.row = o.out.residual_row = columns;
+    const int64_t origin = (block.place.image * d.oh() + block.place.row) * d.ow();
+    TransformOutputs(block, panel, m, origin, rows, has_residual ? rows : nullptr, o);
+    transpose_(pixels, panel.columns, rows, columns, static_cast<float*>(tensors.y) + at(d.y_stride), plane);
+  }
+
+  // Of all tiles of a panel; y and residual (or null): pixel `origin` of all images' pixels, the panel's first channel.
+  void TransformOutputs(const Block& block, const WinogradFilter::Panel& panel, const float* m, int64_t origin,
+                        float* y, const float* residual, WinogradOutput o) const {
+    const int64_t size = static_cast<int64_t>(transform_.m), oh = desc_.oh(), ow = desc_.ow();
+    o.line = ow * o.out.row;
+    o.residual_line = ow * o.out.residual_row;
+    for (size_t t = 0; t < block.tiles; ++t) {
+      const Place place = PlaceOf(block.first + t);
+      const int64_t pixel = (place.image * oh + place.row) * ow + place.column - origin;
+      o.sums = m + t * panel.width;
+      o.rows = AsSize(std::min(size, oh - place.row));
+      o.columns = AsSize(std::min(size, ow - place.column));
+      o.out.c = y + pixel * o.out.row;
+      if (residual != nullptr) o.out.residual = residual + pixel * o.out.residual_row;
+      transform_.output(o);
+    }
   }
 
   // M[q] = V[q] U[q]: tiles of two heights, which bring in the next coefficient's weights evenly: what comes from L3
   // comes in a trickle (res4: 711 -> 630 us).
-  void Multiply(const Block& block, const WinogradFilter::Panel& panel, size_t q, const float* v, float* m) const {
+  void Multiply(const Block& block, const WinogradFilter::Panel& panel, size_t q, float* m) const {
     const size_t ic = AsSize(desc_.ic);
     const Cut cut(static_cast<int64_t>(block.tiles), static_cast<int64_t>(filter_->gemm().rows));
     const ptrdiff_t tap = 0;
     GemmTiles t;
-    t.a = v + q * plan_.v_slice;
+    t.a = block.v + q * plan_.v_slice;
     t.a_row = static_cast<ptrdiff_t>(plan_.channels);
     t.tap = &tap;
     t.kc = ic;
@@ -177,34 +282,10 @@ class Winograd final : public Kernel<Conv2d> {
     }
   }
 
-  void TransformOutput(const Conv2dTensors& tensors, const WinogradFilter::Panel& panel, const Place& place,
-                       const float* m) const {
-    const Conv2dDesc& d = desc_;
-    const int64_t size = static_cast<int64_t>(transform_.m);
-    const int64_t pixel = (place.image * d.oh() + place.row) * d.ow() + place.column;
-    WinogradOutput o;
-    o.sums = m;
-    o.slice = plan_.m_slice;
-    o.vectors = panel.vectors;
-    o.rows = AsSize(std::min(size, d.oh() - place.row));
-    o.columns = AsSize(std::min(size, d.ow() - place.column));
-    o.out.row = StrideOr(d.y_stride, d.oc);
-    o.out.c = static_cast<float*>(tensors.y) + pixel * o.out.row + panel.first;
-    o.out.columns = panel.columns;
-    o.out.bias = panel.bias;
-    o.out.epilogue = &epilogue_;
-    o.line = d.ow() * o.out.row;
-    if (d.residual != Residual::kNone) {
-      o.out.residual_row = StrideOr(d.residual_stride, d.oc);
-      o.out.residual = static_cast<const float*>(tensors.residual) + pixel * o.out.residual_row + panel.first;
-      o.residual_line = d.ow() * o.out.residual_row;
-    }
-    transform_.output(o);
-  }
-
   Conv2dDesc desc_;
   Context context_;
   const WinogradKernel& transform_;
+  decltype(TransposeKernel::transpose) transpose_;
   std::shared_ptr<const WinogradFilter> filter_;
   Plan plan_;
   Epilogue epilogue_;
@@ -220,7 +301,7 @@ double PredictNs(const Conv2dDesc& d, const Context& context, const WinogradKern
   const double columns = static_cast<double>(PackedColumns(gemm, AsSize(d.oc)));
   const double tiles = static_cast<double>(plan.tiles), blocks = static_cast<double>(plan.blocks());
   const TileTimes times(gemm, d.ic, d.oc);
-  const Cut cut(static_cast<int64_t>(plan.block), static_cast<int64_t>(gemm.rows));
+  const Cut cut(static_cast<int64_t>(plan.units * plan.unit), static_cast<int64_t>(gemm.rows));
   const double rows = blocks * times.Of(cut);
   const int count = static_cast<int>(threads);
   const double products =
@@ -230,16 +311,15 @@ double PredictNs(const Conv2dDesc& d, const Context& context, const WinogradKern
       blocks * static_cast<double>(weight_bytes) / machine.Gbps(weight_bytes + machine.l2.bytes / 2, count);
   // Of what U takes to come, the products hide a part (Emerald Rapids, U in L3, 2026-11-23).
   constexpr double kSeen = 0.4;
-  // V and M are written and read once, x and y moved once, all about as fast as L2 gives.
-  const double moved =
-      8 * tiles * (coefficients * (ic + columns) + static_cast<double>(transform.m * transform.m) * (ic + columns) / 2);
+  // V and M are written and read once, x and y moved once, in nchw once more, all about as fast as L2 gives.
+  const double outputs = static_cast<double>(transform.m * transform.m), moves = d.layout == Layout::kNchw ? 1.5 : 0.5;
+  const double moved = 8 * tiles * (coefficients + moves * outputs) * (ic + columns);
   return std::max(products + kSeen * weights, weights) + moved / machine.Gbps(machine.l2.bytes / 2, count);
 }
 
 template <size_t kM>
 Judgement Judge(const Conv2dDesc& d, const Context& context) {
   if (std::string refusal = RefuseType(d); !refusal.empty()) return Refused(refusal);
-  if (d.layout != Layout::kNhwc) return Refused("reads pixels in nhwc, got layout=nchw");
   if (d.kh != d.kw || (d.kh != 3 && d.kh != 5)) {
     return Refused("takes kernels of 3x3 and 5x5, got kh=" + std::to_string(d.kh) + " kw=" + std::to_string(d.kw));
   }
