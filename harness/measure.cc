@@ -50,4 +50,19 @@ std::vector<Timing> MeasureInTurns(const std::vector<std::function<void()>>& bod
   return timings;
 }
 
+Timing MeasureCold(const std::function<void()>& body, double seconds) {
+  constexpr size_t kFlushedFloats = size_t{64} << 18, kLineFloats = 16;
+  std::vector<float> lines(kFlushedFloats);
+  NsOf(body, 1);
+  Timing timing;
+  const auto start = std::chrono::steady_clock::now();
+  while (timing.calls < 3 ||
+         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() < seconds) {
+    for (size_t i = 0; i < kFlushedFloats; i += kLineFloats) lines[i] += 1;
+    timing.samples.push_back(NsOf(body, 1));
+    ++timing.calls;
+  }
+  return timing;
+}
+
 }  // namespace lamina::harness

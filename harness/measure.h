@@ -22,6 +22,10 @@ struct Timing {
 // is at least about a millisecond. Each body is run twice beforehand.
 std::vector<Timing> MeasureInTurns(const std::vector<std::function<void()>>& bodies, double seconds);
 
+// As MeasureInTurns for one body, but each sample is one call, before which 64 MiB are written: what the body reads
+// lies in no L1 or L2, and in an L3 that is shared at most in part.
+Timing MeasureCold(const std::function<void()>& body, double seconds);
+
 }  // namespace lamina::harness
 
 #endif  // LAMINA_HARNESS_MEASURE_H_

@@ -178,6 +178,21 @@ TEST(Program, BenchTimesAnyOperatorOnAnyBackend) {
   }
 }
 
+TEST(Program, BenchTimesColdCallsAndWholeNetworks) {
+  const std::string json = TemporaryFile("whole.json");
+  const std::string arguments = "bench --seconds 0.001 --machine " + MachineFile() + " --json " + json + " ";
+  EXPECT_EQ(Lamina(arguments + "--cold " + kConv).code, 0);
+  const auto cold = ReadJson(json)["benchmarks"];
+  ASSERT_EQ(cold.size(), 1u);
+  EXPECT_EQ(cold[0]["iterations"], 9);  // three calls on each of three allocations
+  EXPECT_EQ(Lamina(arguments + "--end-to-end " + kConv + " fully_connected ic=9 oc=10").code, 0);
+  const auto whole = ReadJson(json)["benchmarks"];
+  ASSERT_EQ(whole.size(), 1u);
+  EXPECT_EQ(whole[0]["name"], "end_to_end");
+  EXPECT_EQ(whole[0]["label"], "2 layers");
+  EXPECT_EQ(whole[0]["macs"], 6 * 6 * 9 * 8 * 8 + 9 * 10);
+}
+
 TEST(Program, RoofWritesWhatItReads) {
   const std::string saved = TemporaryFile("roof");
   const Outcome outcome = Lamina("roof --threads 1 --save " + saved);

@@ -17,6 +17,7 @@ struct Options {
   ContextOptions context;
   MachineOptions machine;
   double seconds = 0.5;
+  bool cold = false, end_to_end = false;
   std::string json;
 };
 
@@ -29,16 +30,30 @@ struct Measured {
   harness::Timing timing;
 };
 
-Result<Measured> Measure(const Problem& problem, const Context& context, double seconds) {
+// Runs `layers` one after another, each as often as it stands in its network and on the output of the one before where
+// that has the size of its input.
+Result<Measured> Measure(const std::vector<harness::Layer>& layers, const Context& context, const Options& options) {
   Measured measured;
   for (int i = 0; i < kAllocations; ++i) {
-    const auto runner = harness::MakeRunner(problem, context, static_cast<uint64_t>(i) + 1);
-    if (!runner.ok()) return runner.status();
-    if (Status s = (*runner)->Run(); !s.ok()) return s;
-    measured.implementation = (*runner)->implementation();
-    measured.cost = (*runner)->cost();
-    const auto timings = harness::MeasureInTurns({[&] { (void)(*runner)->Run().ok(); }}, seconds / kAllocations);
-    measured.timing.Add(timings[0]);
+    std::vector<std::unique_ptr<harness::Runner>> runners;
+    measured.cost = {};
+    for (const harness::Layer& layer : layers) {
+      for (int64_t n = 0; n < layer.count; ++n) {
+        auto runner = harness::MakeRunner(layer.problem, context, static_cast<uint64_t>(i) + runners.size() + 1);
+        if (!runner.ok()) return runner.status();
+        if (!runners.empty()) (*runner)->Follow(*runners.back());
+        if (Status s = (*runner)->Run(); !s.ok()) return s;
+        measured.cost += (*runner)->cost();
+        runners.push_back(std::move(*runner));
+      }
+    }
+    measured.implementation =
+        runners.size() == 1 ? runners[0]->implementation() : std::to_string(runners.size()) + " layers";
+    const auto run = [&] {
+      for (const auto& runner : runners) (void)runner->Run().ok();
+    };
+    const double seconds = options.seconds / kAllocations;
+    measured.timing.Add(options.cold ? harness::MeasureCold(run, seconds) : harness::MeasureInTurns({run}, seconds)[0]);
   }
   return measured;
 }
@@ -74,10 +89,10 @@ int Run(const Options& options) {
   std::string failures;
   double total_ns = 0;
   Cost total;
-  for (size_t i = 0; i < names.size(); ++i) {
+  for (size_t i = 0; i < names.size() && !options.end_to_end; ++i) {
     const harness::Layer& layer = network->layers[i];
     progress.Show("[" + std::to_string(i + 1) + "/" + std::to_string(names.size()) + "] " + names[i]);
-    const auto measured = Measure(layer.problem, *context, options.seconds);
+    const auto measured = Measure({{layer.name, 1, layer.problem}}, *context, options);
     if (!measured.ok()) {
       failures += names[i] + ": " + measured.status().message() + "\n";
       continue;
@@ -94,8 +109,21 @@ int Run(const Options& options) {
     report.Add(names[i], measured->implementation, measured->timing, cost, layer.count)["problem"] =
         ToString(layer.problem);
   }
+  if (options.end_to_end) {
+    progress.Show("end to end");
+    const auto measured = Measure(network->layers, *context, options);
+    if (!measured.ok()) return Wrong(measured.status());
+    const Cost& cost = measured->cost;
+    const double ns = measured->timing.median();
+    const harness::RoofShare share = harness::ShareOfRoof(cost, ns, limited, threads);
+    table.Row({"end to end", "", measured->implementation, Count(static_cast<double>(cost.params)),
+               Count(static_cast<double>(cost.macs)), Time(ns), Time(measured->timing.min()),
+               Fixed(static_cast<double>(cost.flops()) / ns, 1), Fixed(static_cast<double>(cost.bytes()) / ns, 1),
+               Fixed(share.percent, 0), share.roof});
+    report.Add("end_to_end", measured->implementation, measured->timing, cost, 1);
+  }
   progress.Clear();
-  if (names.size() > 1 && failures.empty()) {
+  if (names.size() > 1 && failures.empty() && !options.end_to_end) {
     table.Rule();
     table.Row({"sum", "", "", Count(static_cast<double>(total.params)), Count(static_cast<double>(total.macs)),
                Time(total_ns), "", Fixed(static_cast<double>(total.flops()) / total_ns, 1)});
@@ -117,6 +145,9 @@ void AddBench(CLI::App& app, int& exit_code) {
   options->context.Add(*command);
   options->machine.Add(*command);
   command->add_option("--seconds", options->seconds, "time spent on each problem")->capture_default_str();
+  command->add_flag("--cold", options->cold, "empty the caches before every call, and time single calls");
+  command->add_flag("--end-to-end", options->end_to_end,
+                    "time all problems after one another as one, as the layers of a network");
   command->add_option("--json", options->json, "write Google Benchmark's JSON to this file (- is the standard output)");
   command->callback([options, &exit_code] { exit_code = Run(*options); });
 }

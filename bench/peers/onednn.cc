@@ -81,20 +81,25 @@ struct Step {
   Arguments arguments;
 };
 
-Prepared Sequence(std::vector<Step> steps, std::function<std::vector<float>()> output, std::string implementation) {
+Prepared Sequence(std::vector<Step> steps, std::function<std::vector<float>()> output, std::string implementation,
+                  memory result) {
   const auto shared = std::make_shared<std::vector<Step>>(std::move(steps));
   return {[shared] {
             for (const Step& step : *shared) step.primitive.execute(Stream(), step.arguments);
             Stream().wait();
           },
-          std::move(output), std::move(implementation)};
+          std::move(output), std::move(implementation), std::move(result)};
 }
 
-Prepared Convolution(const Problem& problem, Arena& arena) {
+Prepared Convolution(const Problem& problem, Arena& arena, const Prepared* before) {
   std::vector<Step> steps;
   memory x;
   std::string implementation;
   const std::vector<Conv> convs = ConvSteps(problem);
+  if (before != nullptr) {
+    const memory& y = std::any_cast<const memory&>(before->result);
+    if (y.get_desc().get_dims() == Dims{convs[0].n, convs[0].ic, convs[0].ih, convs[0].iw}) x = y;
+  }
   for (const Conv& c : convs) {
     const Dims src{c.n, c.ic, c.ih, c.iw}, dst{c.n, c.oc, c.oh(), c.ow()};
     const bool grouped = c.groups > 1;
@@ -103,10 +108,20 @@ Prepared Convolution(const Problem& problem, Arena& arena) {
     const memory::desc bias = c.bias ? Described({c.oc}, Tag::a) : memory::desc();
     dnnl::primitive_attr attributes;
     const int residual = PostOps(attributes, c.activation, c.residual, Described(dst, Tag::any));
-    const dnnl::convolution_forward::primitive_desc pd(
-        Engine(), kInference, dnnl::algorithm::convolution_direct, x ? x.get_desc() : Described(src, Tag::any),
-        Described(w, Tag::any), bias, Described(dst, Tag::any), {c.stride_h, c.stride_w},
-        {c.dilation_h - 1, c.dilation_w - 1}, {c.pad_top, c.pad_left}, {c.pad_bottom, c.pad_right}, attributes);
+    const auto describe = [&](const memory::desc& source) {
+      return dnnl::convolution_forward::primitive_desc(
+          Engine(), kInference, dnnl::algorithm::convolution_direct, source, Described(w, Tag::any), bias,
+          Described(dst, Tag::any), {c.stride_h, c.stride_w}, {c.dilation_h - 1, c.dilation_w - 1},
+          {c.pad_top, c.pad_left}, {c.pad_bottom, c.pad_right}, attributes);
+    };
+    const memory::desc any = Described(src, Tag::any);
+    dnnl::convolution_forward::primitive_desc pd = describe(x ? x.get_desc() : any);
+    if (x && std::string(pd.impl_info_str()).find("ref") == 0) {  // nothing fast reads that layout: reorder
+      pd = describe(any);
+      memory reordered = Place(arena, pd.src_desc());
+      steps.push_back({dnnl::reorder(x, reordered), {{DNNL_ARG_FROM, x}, {DNNL_ARG_TO, reordered}}});
+      x = reordered;
+    }
     if (!x) x = Fill(arena, Uniform(1, c.n * c.ih * c.iw * c.ic), Described(src, Tag::nhwc), pd.src_desc());
     const memory::desc ohwi = Described(w, grouped ? Tag::gohwi : Tag::ohwi);
     const int64_t count = c.oc * c.kh * c.kw * (c.ic / c.groups);
@@ -130,11 +145,11 @@ Prepared Convolution(const Problem& problem, Arena& arena) {
       [x, last] {
         return Read(x, Described({last.n, last.oc, last.oh(), last.ow()}, Tag::nhwc));
       },
-      implementation);
+      implementation, x);
 }
 
 // y[m, oc] = x[m, ic] w[oc, ic]' + bias
-Prepared FullyConnected(const Problem& p, Arena& arena) {
+Prepared FullyConnected(const Problem& p, Arena& arena, const Prepared* before) {
   const int64_t m = p.Int("m", 1), ic = p.Int("ic", 0), oc = p.Int("oc", 0);
   const memory::desc dst = Described({m, oc}, Tag::ab), src = Described({m, ic}, Tag::ab);
   const bool has_bias = p.Int("bias", 1) != 0;
@@ -145,8 +160,14 @@ Prepared FullyConnected(const Problem& p, Arena& arena) {
   const dnnl::matmul::primitive_desc pd(Engine(), src, Described({ic, oc}, Tag::any), bias, dst, attributes);
   const float scale = p.layer ? 1.0f / std::sqrt(static_cast<float>(ic)) : 1.0f;
   memory y = Place(arena, dst);
+  memory x;
+  if (before != nullptr) {
+    const memory& z = std::any_cast<const memory&>(before->result);
+    if (z.get_desc() == src) x = z;
+  }
+  if (!x) x = Fill(arena, Uniform(1, m * ic), src, src);
   Arguments arguments = {
-      {DNNL_ARG_SRC, Fill(arena, Uniform(1, m * ic), src, src)},
+      {DNNL_ARG_SRC, x},
       {DNNL_ARG_WEIGHTS, Fill(arena, Uniform(2, ic * oc, scale), Described({ic, oc}, Tag::ba), pd.weights_desc())},
       {DNNL_ARG_DST, y}};
   if (has_bias) arguments[DNNL_ARG_BIAS] = Fill(arena, Uniform(3, oc), bias, bias);
@@ -154,7 +175,7 @@ Prepared FullyConnected(const Problem& p, Arena& arena) {
     arguments[DNNL_ARG_ATTR_MULTIPLE_POST_OP(residual) | DNNL_ARG_SRC_1] = Fill(arena, Uniform(9, m * oc), dst, dst);
   }
   return Sequence(
-      {{dnnl::matmul(pd), arguments}}, [y, dst] { return Read(y, dst); }, pd.impl_info_str());
+      {{dnnl::matmul(pd), arguments}}, [y, dst] { return Read(y, dst); }, pd.impl_info_str(), y);
 }
 
 Prepared MultiHeadAttention(const Problem& p, Arena& arena) {
@@ -191,7 +212,7 @@ Prepared MultiHeadAttention(const Problem& p, Arena& arena) {
        {dnnl::softmax_forward(softmax), {{DNNL_ARG_SRC, S}, {DNNL_ARG_DST, S}}},
        {dnnl::matmul(weighted),
         {{DNNL_ARG_SRC, S}, {DNNL_ARG_WEIGHTS, Fill(arena, Uniform(3, b * h * skv * d), v, v)}, {DNNL_ARG_DST, O}}}},
-      [O, q] { return Read(O, q); }, std::string(scores.impl_info_str()) + ", softmax, matmul");
+      [O, q] { return Read(O, q); }, std::string(scores.impl_info_str()) + ", softmax, matmul", O);
 }
 
 // Prepared keys [b, 1, keys, units] and the query's projection [b, queries, 1, units] meet in one binary primitive.
@@ -233,17 +254,17 @@ Prepared AdditiveAttention(const Problem& p, Arena& arena) {
         {{DNNL_ARG_SRC, as(T, rows)}, {DNNL_ARG_WEIGHTS, Fill(arena, Uniform(5, u), v, v)}, {DNNL_ARG_DST, S}}},
        {dnnl::softmax_forward(softmax), {{DNNL_ARG_SRC, as(S, weights)}, {DNNL_ARG_DST, as(S, weights)}}},
        {dnnl::matmul(mix), {{DNNL_ARG_SRC, as(S, weights)}, {DNNL_ARG_WEIGHTS, values}, {DNNL_ARG_DST, C}}}},
-      [C, context] { return Read(C, context); }, "matmul, binary, matmul, softmax, matmul");
+      [C, context] { return Read(C, context); }, "matmul, binary, matmul, softmax, matmul", C);
 }
 
 }  // namespace
 }  // namespace peers
 
 int main() {
-  return peers::Serve([](const peers::Problem& problem, peers::Arena& arena, bool /*direct: it always is*/) {
-    if (problem.op == "fully_connected") return peers::FullyConnected(problem, arena);
+  return peers::Serve([](const peers::Problem& problem, peers::Arena& arena, const peers::Prepared* before) {
+    if (problem.op == "fully_connected") return peers::FullyConnected(problem, arena, before);
     if (problem.op == "multi_head_attention") return peers::MultiHeadAttention(problem, arena);
     if (problem.op == "additive_attention") return peers::AdditiveAttention(problem, arena);
-    return peers::Convolution(problem, arena);
+    return peers::Convolution(problem, arena, before);
   });
 }

@@ -18,9 +18,10 @@ def wrong(sentence):
     sys.exit(2)
 
 
-def suite_names():
+def known_names():
+    """The suite's rows and the networks."""
     text = (ROOT / "bench" / "suite.txt").read_text(encoding="utf-8")
-    return re.findall(r"^([\w.]+):", text, re.MULTILINE)
+    return re.findall(r"^([\w.]+):", text, re.MULTILINE) + [p.stem for p in (ROOT / "bench/networks").glob("*.txt")]
 
 
 def thread_counts(text, cpus):
@@ -51,24 +52,31 @@ def parse_arguments(arguments):
     parser = argparse.ArgumentParser(prog="./do peers", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.error = wrong
-    parser.add_argument("--rows", default="", help="only rows whose name contains one of these words: res,sep1")
+    parser.add_argument("--rows", default="",
+                        help="only rows and networks whose name contains one of these words: res,sep1")
     parser.add_argument("--rounds", type=int, default=7, help="7 unless given; fewer are for a quick look")
     parser.add_argument("--threads", default="1,all", help="1,all unless given")
     parser.add_argument("--isa", default="best,AVX2",
                         help="best,AVX2 unless given; with AVX2 run the peers that can be capped to it")
     parser.add_argument("--peers", default="", help="only these of " + ", ".join(e.name for e in ENGINES))
+    parser.add_argument("--parts", default="suite,networks,cold",
+                        help="suite,networks,cold unless given: the rows, networks end to end, the rows with the caches"
+                             " emptied before every call")
     parser.add_argument("--seconds", type=float, default=0.1, help="of timing per row, round and engine")
     parser.add_argument("--out", default=str(ROOT / "build" / "peers"), help="folder of peers.json and peers.html")
     options = parser.parse_args(arguments)
-    names = suite_names()
+    names = known_names()
     if options.rows:
         names = [n for n in names if any(w in n for w in options.rows.split(",") if w)]
         if not names:
-            wrong(f"--rows: no row of bench/suite.txt contains \"{options.rows}\"")
+            wrong(f"--rows: no row of bench/suite.txt and no network contains \"{options.rows}\"")
     if not 1 <= options.rounds <= 1000:
         wrong(f"--rounds must be between 1 and 1000, got {options.rounds}")
     if not 0 < options.seconds <= 60:
         wrong(f"--seconds must be more than 0 and at most 60, got {options.seconds}")
+    for part in options.parts.split(","):
+        if part not in ("suite", "networks", "cold"):
+            wrong(f"--parts wants some of suite,networks,cold, got \"{part}\"")
     isas = list(dict.fromkeys(options.isa.split(",")))
     for isa in isas:
         if isa not in ("best", "AVX2"):

@@ -7,15 +7,11 @@ import tempfile
 
 import numpy as np
 
-from peers import pinned
-from problems import ROOT, additive_inputs, attention_inputs, connected_inputs, conv_steps
+from peers import ROOT, pinned
+from problems import additive_inputs, attention_inputs, connected_inputs, conv_steps, uniform
 
 PROGRAM = ROOT / "build" / "release" / "tools" / "lamina"
 LIBRARY = ROOT / "build" / "release" / "kernels" / "liblamina.so"
-
-
-def options_of(command):
-    return subprocess.run([PROGRAM, command, "--help"], capture_output=True, text=True, check=True).stdout
 
 
 def roofs(path):
@@ -30,18 +26,16 @@ class Lamina:
 
     def __init__(self, threads, isa, cpus, machine):
         self.arguments = ["--threads", str(threads), "--isa", isa, "--machine", str(machine)]
-        self.cpus, self.offers = cpus, options_of("bench")
+        self.cpus = cpus
 
-    def ask(self, row, seconds, problem, cold=False, variant="any"):
+    def ask(self, row, seconds, words, cold=False, variant="any"):
         """{"us", "implementation", "percent_of_roof", "roof"} or {"refused"}"""
-        arguments = list(self.arguments)
-        if variant == "direct" and "--accuracy" in self.offers:
-            arguments += ["--accuracy", "strict"]
+        arguments = self.arguments + ["--accuracy", "strict" if variant == "direct" else "default"]
         if cold:
             arguments.append("--cold")
         with tempfile.NamedTemporaryFile(suffix=".json") as file:
             done = subprocess.run([PROGRAM, "bench", "--seconds", str(seconds), *arguments, "--json", file.name,
-                                   str(problem)], preexec_fn=pinned(self.cpus), capture_output=True, text=True,
+                                   *words], preexec_fn=pinned(self.cpus), capture_output=True, text=True,
                                   check=False)
             if done.returncode != 0:
                 return {"row": row, "refused": done.stderr.strip()[-300:]}
@@ -82,7 +76,7 @@ def named(p):
     if p.op == "conv2d":
         s = conv_steps(p)[0]
         weights = {"w": s.weights()} | ({"bias": s.bias_values()} if s.bias else {})
-        return weights, image(s), ("y", (s.n, s.oh, s.ow, s.oc))
+        return weights, {"x": image(s)}, ("y", (s.n, s.oh, s.ow, s.oc))
     if p.op == "separable_conv2d":
         steps, weights = conv_steps(p), {}
         order = {"dw_pw": ("depthwise", "project"), "pw_dw": ("expand", "depthwise")}
@@ -92,7 +86,7 @@ def named(p):
             if s.bias:
                 weights[f"{name}_bias"] = s.bias_values()
         last = steps[-1]
-        return weights, image(steps[0]), ("y", (last.n, last.oh, last.ow, last.oc))
+        return weights, {"x": image(steps[0])}, ("y", (last.n, last.oh, last.ow, last.oc))
     if p.op == "fully_connected":
         x, w, b = connected_inputs(p)
         return {"w": w} | ({"bias": b} if b is not None else {}), {"x": x}, ("y", (x.shape[0], w.shape[0]))
@@ -105,8 +99,7 @@ def named(p):
 
 
 def image(s):
-    from problems import uniform
-    return {"x": uniform(1, (s.n, s.ih, s.iw, s.ic))}
+    return uniform(1, (s.n, s.ih, s.iw, s.ic))
 
 
 def result(p, isa, strict):

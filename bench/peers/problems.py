@@ -161,10 +161,21 @@ def uniform(seed, shape, scale=1.0):
 def attention_inputs(p):
     """q, k, v: [batch, heads, rows, head_dim]"""
     if p.int("projections") or p.text("layout", "bshd") != "bhsd":
-        raise NotImplementedError("attention with projections or layout=bshd is not set up here")
+        raise NotImplementedError("attention in another layout than bhsd is not set up here")
     b, h, d = p.int("batch", 1), p.int("num_heads", 1), p.int("head_dim")
     sq, skv = p.int("seqlen_q"), p.int("seqlen_kv")
     return uniform(1, (b, h, sq, d)), uniform(2, (b, h, skv, d)), uniform(3, (b, h, skv, d))
+
+
+def projection_inputs(p):
+    """Self-attention with projections: x [batch, rows, model_dim], and [(w [oc, ic], bias [oc])] of q, k, v, output"""
+    if p.int("memory_dim") or p.int("num_kv_heads") or p.int("seqlen_q") != p.int("seqlen_kv"):
+        raise NotImplementedError("attention with projections is set up for plain self-attention alone")
+    d, inside = p.int("model_dim"), p.int("num_heads", 1) * p.int("head_dim")
+    shapes = [(inside, d)] * 3 + [(d, inside)]
+    return (uniform(1, (p.int("batch", 1), p.int("seqlen_q"), d)),
+            [(uniform(11 + 2 * i, shape, p.weight_scale(shape[1])), uniform(12 + 2 * i, shape[:1]))
+             for i, shape in enumerate(shapes)])
 
 
 def is_causal(p):

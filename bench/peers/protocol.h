@@ -7,6 +7,7 @@
 #ifndef LAMINA_BENCH_PEERS_PROTOCOL_H_
 #define LAMINA_BENCH_PEERS_PROTOCOL_H_
 
+#include <any>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -68,10 +69,12 @@ struct Prepared {
   std::function<void()> run;
   std::function<std::vector<float>()> output;  // in Lamina's layout
   std::string implementation;
+  std::any result;  // the library's own name of the output, for the layer after it
 };
 
-// Throws std::exception with the library's words where it refuses.
-using Prepare = std::function<Prepared(const Problem& problem, Arena& arena, bool direct)>;
+// Throws std::exception with the library's words where it refuses. before: the layer before in a network, or null; its
+// result is to be the input where it has its shape.
+using Prepare = std::function<Prepared(const Problem& problem, Arena& arena, const Prepared* before)>;
 
 // Serves requests until the input ends.
 int Serve(const Prepare& prepare);

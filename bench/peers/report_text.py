@@ -3,17 +3,24 @@
 
 def scaling(machine, isa):
     """How many times the FMA peak of one thread all threads reach together."""
-    widest = list(machine["gflops"].values())[-1] if isa == "best" else machine["gflops"].get(isa)
-    widest = max(machine["gflops"].values(), key=lambda g: g["one_thread"]) if isa == "best" else widest
-    return widest["all_threads"] / widest["one_thread"] if widest else 0
+    peaks = machine["gflops"]
+    peak = max(peaks.values(), key=lambda g: g["one_thread"]) if isa == "best" else peaks[isa]
+    return peak["all_threads"] / peak["one_thread"]
+
+
+def title(run):
+    """What was timed how: "2 threads, SIMD target AVX2"."""
+    threads = f"{run['threads']} thread{'s' if run['threads'] > 1 else ''}, SIMD target {run['isa']}"
+    return threads + {"": "", "cold": ", caches emptied before every call",
+                      "networks": ", whole networks"}[run.get("kind", "")]
 
 
 def judged(data, run):
     """Whether this pass's verdicts count, and why not."""
     if run["threads"] == 1:
         return True, ""
-    times, least = scaling(data["machine"], run["isa"]), data["targets"]["scaling_at_least"]
-    return times >= least, f"all threads reach {times:.2f} times one thread's FMA peak, {least} are wanted"
+    scale, least = scaling(data["machine"], run["isa"]), data["targets"]["scaling_at_least"]
+    return scale >= least, f"all threads reach {scale:.2f} times one thread's FMA peak, {least} are wanted"
 
 
 def cell(peer):
@@ -92,16 +99,17 @@ def refusals(run):
 
 def tables(data):
     machine, parts = data["machine"], []
-    parts.append(f"{machine['cpu']}, {data['date'][:16].replace('T', ' ')}, {data['rounds']} rounds; times in us, ratio: the best peer's"
-                 " time over ours (median over rounds, least and greatest beside it); !: error above "
+    parts.append(f"{machine['cpu']}, {data['date'][:16].replace('T', ' ')}, {data['rounds']} rounds; times in"
+                 " us, ratio: the best peer's time over ours (median over rounds, least and greatest beside it);"
+                 " !: error above "
                  f"{data['targets']['accuracy_limit']}, not counted as best")
     for name, reason in data["absent"].items():
         parts.append(f"absent: {name}: {reason}")
     for run in data["passes"]:
         counts, why = judged(data, run)
-        title = f"== {run['threads']} thread{'s' if run['threads'] > 1 else ''}, SIMD target {run['isa']}"
-        parts += [title, row_table(run), refusals(run), verdict_table(run)]
-        if not counts:
-            parts.append(f"not judged: {why}")
-        parts += ["largest error / (u sqrt(K) S)", errors_table(run)]
+        parts += ["== " + title(run), row_table(run), refusals(run)]
+        if run["verdicts"]:
+            parts += [verdict_table(run), "" if counts else f"not judged: {why}"]
+        if any("error" in r["ours"] for r in run["rows"]):
+            parts += ["largest e / (u sqrt(K) S)", errors_table(run)]
     return "\n\n".join(p for p in parts if p) + "\n"

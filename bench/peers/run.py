@@ -5,6 +5,7 @@ In each round every engine runs the row once, in its own pinned and warmed proce
 in the same round, and the figure is the median over the rounds. docs/measuring.md says more.
 """
 
+import dataclasses
 import datetime
 import json
 import pathlib
@@ -20,56 +21,70 @@ import report_text  # noqa: E402
 import stats  # noqa: E402
 from options import parse_arguments, wrong  # noqa: E402
 from peers import HERE, Server  # noqa: E402
-from problems import suite  # noqa: E402
+from problems import network, networks, suite  # noqa: E402
 
+ALLOCATIONS = 3  # of a row's tensors in each round, as in `lamina bench`
+SIDE_ROUNDS = 3  # at most, of the rows on which no target is judged
 FAR_BEHIND = 2.5  # a peer so many times slower than the best one after two rounds is not run in further ones
 
 
-class Pass:
-    """The rows with so many threads on one instruction set."""
+@dataclasses.dataclass
+class Work:
+    """A row to be timed: one problem, or all layers of a network."""
+    name: str
+    problems: list
+    words: list  # by which `lamina bench` knows it
+    variant: str = "any"
 
-    def __init__(self, options, threads, isa, engines, cpus, machine, targets):
-        self.options, self.isa, self.targets, self.cold = options, isa, targets, False
+
+class Pass:
+    """Rows with so many threads on one instruction set; kind: "" (the suite), "cold" or "networks"."""
+
+    def __init__(self, options, kind, threads, isa, engines, cpus, machine, targets):
+        self.isa, self.targets, self.kind = isa, targets, kind
+        self.rounds = min(options.rounds, SIDE_ROUNDS) if kind else options.rounds
+        self.seconds = options.seconds
         pinned = cpus[-1:] if threads == 1 else cpus[:threads]
         self.lamina = ours.Lamina(threads, isa, pinned, machine)
         able = [e for e in engines if isa == "best" or isa in e.caps]
         self.servers = {e.name: Server(e, threads, isa, pinned) for e in able}
         self.errors = {}  # (row, variant, name) -> error
 
-    def row(self, name, problem, variant="any"):
+    def row(self, work):
         """One row of the table, as a dictionary."""
         times, said, mine = {n: [] for n in self.servers}, {}, []
         behind = set()
-        for index in range(self.options.rounds):
+        for index in range(self.rounds):
             order = list(self.servers)[index % max(1, len(self.servers)):] + \
                     list(self.servers)[:index % max(1, len(self.servers))]
-            answer = self.lamina.ask(name, self.options.seconds, problem, self.cold, variant)
+            answer = self.lamina.ask(work.name, self.seconds, work.words, self.kind == "cold", work.variant)
             said["Lamina"] = answer if index == 0 or "refused" in answer else said["Lamina"] | answer
             mine.append(answer.get("us"))
             for peer in order:
                 if peer in behind:
                     times[peer].append(None)
                     continue
-                answer, error = self.ask(peer, name, problem, variant, check=index == 0)
+                answer, error = self.ask(peer, work, check=index == 0 and not self.kind)
                 if error is not None:
-                    self.errors[name, variant, peer] = error
+                    self.errors[work.name, work.variant, peer] = error
                 said[peer] = answer
                 times[peer].append(answer.get("us"))
                 if "refused" in answer:
                     behind.add(peer)
             if index == 1:
-                behind |= self.far_behind(name, variant, mine, times)
-        return self.summary(name, problem, variant, mine, times, said)
+                behind |= self.far_behind(work, mine, times)
+        return self.summary(work, mine, times, said)
 
-    def ask(self, peer, name, problem, variant, check):
+    def ask(self, peer, work, check):
+        """The answer, and the error of the result where it is to be checked."""
+        server, cold = self.servers[peer], self.kind == "cold"
         if not check:
-            return self.servers[peer].ask(name, self.options.seconds, 3, [problem], self.cold, variant), None
+            return server.ask(work.name, self.seconds, ALLOCATIONS, work.problems, cold, work.variant), None
         with tempfile.NamedTemporaryFile() as file:
-            answer = self.servers[peer].ask(name, self.options.seconds, 3, [problem], self.cold, variant,
-                                            file.name)
+            answer = server.ask(work.name, self.seconds, ALLOCATIONS, work.problems, cold, work.variant, file.name)
             if "refused" in answer:
                 return answer, None
-            return answer, self.error(problem, np.fromfile(file.name, np.float32))
+            return answer, self.error(work.problems[0], np.fromfile(file.name, np.float32))
 
     @staticmethod
     def error(problem, y):
@@ -78,15 +93,16 @@ class Pass:
         except ValueError:  # a result of another size is wrong altogether
             return float("inf")
 
-    def far_behind(self, name, variant, mine, times):
+    def far_behind(self, work, mine, times):
         ratios = {}
         for peer, values in times.items():
             figures = stats.peer_figures(mine, values)
-            if figures and not stats.exceeds(self.errors.get((name, variant, peer)), self.targets["accuracy_limit"]):
+            error = self.errors.get((work.name, work.variant, peer))
+            if figures and not stats.exceeds(error, self.targets["accuracy_limit"]):
                 ratios[peer] = figures["ratio"]
         return {p for p, r in ratios.items() if r > FAR_BEHIND * min(ratios.values())}
 
-    def summary(self, name, problem, variant, mine, times, said):
+    def summary(self, work, mine, times, said):
         peers = {}
         for peer, values in times.items():
             answer = said[peer]
@@ -94,12 +110,12 @@ class Pass:
             if figures is None:
                 peers[peer] = {"refused": answer.get("refused", "Lamina refused the row")}
                 continue
-            error = self.errors.get((name, variant, peer))
+            error = self.errors.get((work.name, work.variant, peer))
             peers[peer] = figures | {"error": error, "implementation": answer.get("implementation", ""),
                                      "rounds_us": values,
                                      "inaccurate": stats.exceeds(error, self.targets["accuracy_limit"])}
         best = stats.best_peer(peers, self.targets["accuracy_limit"])
-        row = {"row": name, "problem": str(problem), "variant": variant, "peers": peers, "best": best}
+        row = {"row": work.name, "problem": " ".join(work.words), "variant": work.variant, "peers": peers, "best": best}
         lamina = said["Lamina"]
         if "refused" in lamina:
             return row | {"ours": {"refused": lamina["refused"]}}
@@ -107,8 +123,9 @@ class Pass:
         # The program's percentage belongs to its last round's time: a percentage is of a time, so it scales with it.
         row["ours"] = {"us": us, "rounds_us": mine, "implementation": lamina["implementation"],
                        "percent_of_roof": lamina["percent_of_roof"] * lamina["us"] / us, "roof": lamina["roof"]}
-        y = ours.result(problem, self.isa, variant == "direct")
-        row["ours"]["error"] = None if y is None else self.error(problem, y)
+        if not self.kind:
+            y = ours.result(work.problems[0], self.isa, work.variant == "direct")
+            row["ours"]["error"] = None if y is None else self.error(work.problems[0], y)
         return row
 
     def close(self):
@@ -133,7 +150,6 @@ def judge(rows, targets, threads, isa):
 
 def main():
     options, names, threads, isas, engines, cpus = parse_arguments(sys.argv[1:])
-    rows = {name: problem for name, problem in suite().items() if name in names}
     targets = json.loads((HERE / "targets.json").read_text(encoding="utf-8"))
     folder = pathlib.Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -145,32 +161,64 @@ def main():
         wrong("none of the peers is installed")
 
     machine_file = folder / "machine.txt"
-    machine = ours.roofs(machine_file)
-    data = {"date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"), "machine": machine,
-            "rounds": options.rounds, "seconds": options.seconds, "absent": absent,
-            "targets": targets, "passes": []}
-    direct = next(g["rows"] for g in targets["groups"] if g.get("variant") == "direct")
-    for isa in isas:
-        for count in threads:
-            run = Pass(options, count, isa, engines, cpus, machine_file, targets)
-            done = []
-            work = [(n, "any") for n in rows] + [(n, "direct") for n in rows if n in direct]
-            for index, (name, variant) in enumerate(work):
-                print(f"[{isa}, {count} thread{'s' if count > 1 else ''}: {index + 1}/{len(work)}] {name}"
-                      f"{' (direct)' if variant == 'direct' else ''}", file=sys.stderr, flush=True)
-                done.append(run.row(name, rows[name], variant))
-            run.close()
-            data["passes"].append({"isa": isa, "threads": count, "rows": done,
-                                   "verdicts": judge(done, targets, count, isa)})
-            (folder / "peers.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
+    data = {"date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "machine": ours.roofs(machine_file), "rounds": options.rounds, "seconds": options.seconds,
+            "absent": absent, "targets": targets, "passes": []}
+    for kind, isa, count in passes(options, threads, isas):
+        run = Pass(options, kind, count, isa, engines, cpus, machine_file, targets)
+        rows = list(work_of(kind, names, targets))
+        if not rows or not run.servers:
+            continue
+        said = {"kind": kind, "isa": isa, "threads": count, "rows": []}
+        for index, work in enumerate(rows):
+            print(f"[{report_text.title(said)}: {index + 1}/{len(rows)}] {work.name}"
+                  f"{' (direct)' if work.variant == 'direct' else ''}", file=sys.stderr, flush=True)
+            said["rows"].append(run.row(work))
+        run.close()
+        said["verdicts"] = [] if kind else judge(said["rows"], targets, count, isa)
+        data["passes"].append(said)
+        (folder / "peers.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
     print(report_text.tables(data))
     print(f"JSON: {folder / 'peers.json'}")
+    write_page(data, folder / "peers.html")
+
+
+def passes(options, threads, isas):
+    """(kind, instruction set, threads): the suite with all of them, the others with the first."""
+    parts = options.parts.split(",")
+    if "suite" in parts:
+        yield from (("", isa, count) for isa in isas for count in threads)
+    if "networks" in parts:
+        yield "networks", isas[0], threads[0]
+    if "cold" in parts:
+        yield "cold", isas[0], threads[0]
+
+
+def work_of(kind, names, targets):
+    """The rows of a pass; those of which direct algorithms are judged come once more."""
+    if kind == "networks":
+        for name in networks():
+            if name in names:
+                yield Work(name, network(name), ["--network", name, "--end-to-end"])
+        return
+    rows = {name: problem for name, problem in suite().items() if name in names}
+    for name, problem in rows.items():
+        yield Work(name, [problem], [str(problem)])
+    if kind == "":
+        direct = next(g["rows"] for g in targets["groups"] if g.get("variant") == "direct")
+        for name in direct:
+            if name in rows:
+                yield Work(name, [rows[name]], [str(rows[name])], "direct")
+
+
+def write_page(data, path):
     try:
         import page
-        (folder / "peers.html").write_text(page.page(data), encoding="utf-8")
-        print(f"Page: {folder / 'peers.html'}")
-    except ModuleNotFoundError as error:
-        print(f"no page: {error.name} is not installed", file=sys.stderr)
+    except (ModuleNotFoundError, SystemExit):
+        print("no page: matplotlib is not installed", file=sys.stderr)
+        return
+    path.write_text(page.page(data), encoding="utf-8")
+    print(f"Page: {path}")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,20 @@ void Bounds(const Activation& activation, float& low, float& high) {
   }
 }
 
+struct Output {
+  const float* y;
+  int64_t count;
+};
+
+// The output before, where it has as many values, else an input of its own.
+const float* Input(Arena& arena, const Prepared* before, int64_t count) {
+  if (before != nullptr) {
+    const auto& output = std::any_cast<const Output&>(before->result);
+    if (output.count == count) return output.y;
+  }
+  return arena.Copy(Uniform(1, count));
+}
+
 struct Step {
   xnn_operator_t op = nullptr;
   ~Step() { xnn_delete_operator(op); }
@@ -41,13 +55,13 @@ Prepared Sequence(Steps steps, const float* y, int64_t count, const char* implem
   return {[shared] {
             for (const auto& step : *shared) Check(xnn_run_operator(step->op, pool), "xnn_run_operator");
           },
-          [y, count] { return std::vector<float>(y, y + count); }, implementation};
+          [y, count] { return std::vector<float>(y, y + count); }, implementation, Output{y, count}};
 }
 
-Prepared Convolution(const Problem& problem, Arena& arena) {
+Prepared Convolution(const Problem& problem, Arena& arena, const Prepared* before) {
   Steps steps;
   const std::vector<Conv> convs = ConvSteps(problem);
-  const float* x = arena.Copy(Uniform(1, convs[0].n * convs[0].ih * convs[0].iw * convs[0].ic));
+  const float* x = Input(arena, before, convs[0].n * convs[0].ih * convs[0].iw * convs[0].ic);
   float* y = nullptr;
   int64_t count = 0;
   for (const Conv& c : convs) {
@@ -76,14 +90,14 @@ Prepared Convolution(const Problem& problem, Arena& arena) {
   return Sequence(std::move(steps), y, count, "convolution2d_nhwc_f32");
 }
 
-Prepared FullyConnected(const Problem& p, Arena& arena) {
+Prepared FullyConnected(const Problem& p, Arena& arena, const Prepared* before) {
   if (p.Text("residual", "none") != "none") throw std::invalid_argument("XNNPACK fuses no residual");
   const int64_t m = p.Int("m", 1), ic = p.Int("ic", 0), oc = p.Int("oc", 0);
   float low, high;
   Bounds(ParseActivation(p.Text("activation", "none")), low, high);
   const std::vector<float> w = Uniform(2, ic * oc, p.layer ? 1.0f / std::sqrt(static_cast<float>(ic)) : 1.0f);
   const std::vector<float> bias = p.Int("bias", 1) != 0 ? Uniform(3, oc) : std::vector<float>();
-  const float* x = arena.Copy(Uniform(1, m * ic));
+  const float* x = Input(arena, before, m * ic);
   float* y = arena.Floats(m * oc);
   Steps steps;
   steps.push_back(std::make_unique<Step>());
@@ -103,9 +117,9 @@ int main(int argc, char** argv) {
   const int threads = argc > 1 ? std::atoi(argv[1]) : 1;
   if (threads > 1) peers::pool = pthreadpool_create(static_cast<size_t>(threads));
   peers::Check(xnn_initialize(nullptr), "xnn_initialize");
-  return peers::Serve([](const peers::Problem& problem, peers::Arena& arena, bool /*direct: it always is*/) {
-    if (problem.op == "fully_connected") return peers::FullyConnected(problem, arena);
-    if (problem.op == "conv2d" || problem.op == "separable_conv2d") return peers::Convolution(problem, arena);
+  return peers::Serve([](const peers::Problem& problem, peers::Arena& arena, const peers::Prepared* before) {
+    if (problem.op == "fully_connected") return peers::FullyConnected(problem, arena, before);
+    if (problem.op == "conv2d" || problem.op == "separable_conv2d") return peers::Convolution(problem, arena, before);
     throw std::invalid_argument("XNNPACK has no " + problem.op);
   });
 }

@@ -15,8 +15,8 @@ class Model:
     name = "MNN " + MNN.version()
 
     def __init__(self, problems, threads):
-        if any(p.op.endswith("attention") for p in problems):
-            raise NotImplementedError("MNN's attention is not set up here")
+        if any(p.op == "multi_head_attention" for p in problems):
+            raise NotImplementedError("MNN's multi-head attention is not set up here")
         self.graph = Graph(problems)
         with tempfile.TemporaryDirectory() as folder:
             (pathlib.Path(folder) / "m.onnx").write_bytes(self.graph.model().SerializeToString())
@@ -37,7 +37,7 @@ class Model:
         return lambda: self.interpreter.runSession(self.session)
 
     def output(self):
-        y = self.interpreter.getSessionOutput(self.session)
+        y = self.interpreter.getSessionOutput(self.session, self.graph.outputs[-1])
         host = MNN.Tensor(y.getShape(), MNN.Halide_Type_Float, np.zeros(y.getShape(), np.float32),
                           MNN.Tensor_DimensionType_Caffe)
         y.copyToHostTensor(host)

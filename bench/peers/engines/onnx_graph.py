@@ -5,22 +5,27 @@ import math
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from problems import additive_inputs, attention_inputs, connected_inputs, conv_steps, activation, is_causal, uniform
+from problems import (activation, additive_inputs, attention_inputs, connected_inputs, conv_steps, is_causal,
+                      projection_inputs, uniform)
 
 OPSET, MICROSOFT = 20, "com.microsoft"
 
 
 class Graph:
-    """Nodes, initializers and feeds (name -> array); the last added output is the graph's."""
+    """Nodes, initializers and feeds (name -> array); the last of its outputs is the result."""
 
     def __init__(self, problems):
         self.nodes, self.constants, self.feeds, self.count, self.residual = [], {}, {}, 0, None
         self.to_lamina = lambda y: y
         self.shape = None  # of the last output
+        self.outputs = []  # those that no layer reads, in order: without a reader an engine may leave a layer out
         x = None
         for problem in problems:
-            x = self.add(problem, x)
-        self.output = x
+            before, self.read = x, False
+            x = self.add(problem, before)
+            if before is not None and not self.read:
+                self.outputs.append(before)
+        self.outputs.append(x)
 
     def node(self, op, inputs, **attributes):
         self.count += 1
@@ -36,6 +41,7 @@ class Graph:
     def feed(self, array, before=None):
         """The output before, where it has the wanted shape (layers of a network), else an input of the graph."""
         if before is not None and self.shape == array.shape:
+            self.read = True
             return before
         name = f"x{len(self.feeds)}"
         self.feeds[name] = np.ascontiguousarray(array)
@@ -89,13 +95,36 @@ class Graph:
         self.to_lamina = lambda y: y
         return self.finish(y, activation(p.text("activation")), p.text("residual"), (x.shape[0], w.shape[0]))
 
-    def attention(self, p, _):
+    def layer(self, p, before):
+        """Self-attention with its four projections: [batch, rows, model_dim] in and out."""
+        x, projections = projection_inputs(p)
+        if p.int("projection_bias", 1) == 0:
+            raise NotImplementedError("projections without bias are not set up here")
+        flat = (x.shape[0] * x.shape[1], x.shape[2])
+        x_name, heads, rows = self.feed(x.reshape(flat), before), p.int("num_heads", 1), x.shape[1]
+
+        def project(name, index):
+            w, b = projections[index]
+            return self.node("Gemm", [name, self.constant(w), self.constant(b)], transB=1)
+
+        def shaped(name, shape):
+            return self.node("Reshape", [name, self.constant(np.array(shape, np.int64))])
+
+        parts = [shaped(project(x_name, i), (x.shape[0], rows, -1)) for i in range(3)]
+        extra = {"unidirectional": 1} if is_causal(p) else {}
+        y = self.node("MultiHeadAttention", parts, domain=MICROSOFT, num_heads=heads, **extra)
+        self.shape, self.to_lamina = flat, lambda y: y.reshape(x.shape)
+        return project(shaped(y, (flat[0], -1)), 3)
+
+    def attention(self, p, before):
+        if p.int("projections"):
+            return self.layer(p, before)
         q, k, v = attention_inputs(p)
         b, h, s, d = q.shape
         flat = [t.transpose(0, 2, 1, 3).reshape(b, -1, h * d) for t in (q, k, v)]  # [b, rows, heads * dim]
         extra = {"unidirectional": 1} if is_causal(p) else {}
         y = self.node("MultiHeadAttention", [self.feed(t) for t in flat], domain=MICROSOFT, num_heads=h, **extra)
-        self.to_lamina = lambda y: y.reshape(b, s, h, d).transpose(0, 2, 1, 3)
+        self.shape, self.to_lamina = None, lambda y: y.reshape(b, s, h, d).transpose(0, 2, 1, 3)
         return y
 
     def additive(self, p, _):
@@ -105,6 +134,7 @@ class Graph:
         inside = self.node("Tanh", [self.node("Add", [projected, prepared])])
         scores = self.node("MatMul", [inside, self.constant(v[:, None])])
         scores = self.node("Squeeze", [scores, self.constant(np.array([3], np.int64))])
+        self.shape = None
         return self.node("MatMul", [self.node("Softmax", [scores], axis=2), self.feed(keys)])
 
     def model(self):
@@ -112,7 +142,7 @@ class Graph:
             return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
         graph = helper.make_graph(self.nodes, "rows", [value(k, v.shape) for k, v in self.feeds.items()],
-                                  [value(self.output, None)],
+                                  [value(name, None) for name in self.outputs],
                                   [numpy_helper.from_array(v, k) for k, v in self.constants.items()])
         return helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", OPSET),
                                                                      helper.make_opsetid(MICROSOFT, 1)])

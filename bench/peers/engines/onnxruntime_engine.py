@@ -16,20 +16,20 @@ class Model:
         options.log_severity_level = 4
         self.session = onnxruntime.InferenceSession(self.graph.model().SerializeToString(), options,
                                                     providers=["CPUExecutionProvider"])
-        first = self.session.run(None, self.graph.feeds)[0]
-        self.shape = first.shape
+        self.shapes = [y.shape for y in self.session.run(None, self.graph.feeds)]
 
     def bind(self, arena):
         binding = self.session.io_binding()
         self.kept = [arena.copy(array) for array in self.graph.feeds.values()]
         for name, array in zip(self.graph.feeds, self.kept):
             binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
-        self.y = arena.empty(self.shape)
-        binding.bind_output(self.session.get_outputs()[0].name, "cpu", 0, np.float32, self.shape, self.y.ctypes.data)
+        self.results = [arena.empty(shape) for shape in self.shapes]
+        for output, y in zip(self.session.get_outputs(), self.results):
+            binding.bind_output(output.name, "cpu", 0, np.float32, y.shape, y.ctypes.data)
         return lambda: self.session.run_with_iobinding(binding)
 
     def output(self):
-        return self.graph.to_lamina(self.y)
+        return self.graph.to_lamina(self.results[-1])
 
 
 def prepare(problems, threads, direct):

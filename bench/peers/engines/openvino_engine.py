@@ -34,7 +34,7 @@ class Model:
         return self.request.infer
 
     def output(self):
-        return self.to_lamina(self.request.get_output_tensor(0).data)
+        return self.to_lamina(self.request.get_output_tensor(len(self.compiled.outputs) - 1).data)
 
 
 def prepare(problems, threads, direct):

@@ -1,26 +1,27 @@
-"""PyTorch: channels_last, oneDNN's fused operators with weights reordered beforehand (those that torch.compile emits)."""
+"""PyTorch: channels_last, and the fused operators that torch.compile emits, their weights reordered beforehand."""
 
 import math
+import time
 
 import torch
 import torch.nn.functional as F
 
-from problems import activation, additive_inputs, attention_inputs, connected_inputs, conv_steps, is_causal, uniform
+from problems import (activation, additive_inputs, attention_inputs, connected_inputs, conv_steps, is_causal,
+                      projection_inputs, uniform)
 
 torch.set_grad_enabled(False)
-POST = {"none": ("none", []), "gelu_erf": ("gelu", ["none"]), "gelu_tanh": ("gelu", ["tanh"]), "tanh": ("tanh", [])}
+POST = {"none": ("none", [], ""), "gelu_erf": ("gelu", [], "none"), "gelu_tanh": ("gelu", [], "tanh"),
+        "tanh": ("tanh", [], "")}
 
 
 def post(act):
-    """The name and the arguments by which oneDNN's fused operators know an activation."""
+    """(name, numbers, algorithm) by which oneDNN's fused operators know an activation."""
     kind, low, high = act
     if kind == "clamp":
-        return ("relu", []) if low == 0 and math.isinf(high) else ("hardtanh", [low, high])
+        return ("relu", [], "") if low == 0 and math.isinf(high) else ("hardtanh", [low, high], "")
     if kind not in POST:
         raise NotImplementedError(f"activation {kind} is not set up here")
-    scalars = [a for a in POST[kind][1] if not isinstance(a, str)]
-    algorithm = next((a for a in POST[kind][1] if isinstance(a, str)), "")
-    return POST[kind][0], scalars, algorithm
+    return POST[kind]
 
 
 class Model:
@@ -57,13 +58,12 @@ class Model:
         def body(x, *residual):
             for s, packed, bias, act in parts:
                 if s.residual == "before":
-                    unary = (act[0], act[1], act[2] if len(act) > 2 else "")
                     x = torch.ops.mkldnn._convolution_pointwise.binary(
                         x, residual[0], packed, bias, s.pads[:2], s.stride, s.dilation, s.groups, "add", 1.0,
-                        None if unary[0] == "none" else unary[0], unary[1], unary[2])
+                        None if act[0] == "none" else act[0], act[1], act[2])
                 else:
                     x = torch.ops.mkldnn._convolution_pointwise(x, packed, bias, s.pads[:2], s.stride, s.dilation,
-                                                                s.groups, act[0], act[1], act[2] if len(act) > 2 else "")
+                                                                s.groups, *act)
                     if s.residual == "after":
                         x = x + residual[0]
             return x
@@ -84,7 +84,7 @@ class Model:
             raise NotImplementedError("a residual before the activation is not set up here")
 
         def fused(x, *residual):
-            y = torch.ops.mkldnn._linear_pointwise(x, packed, b, act[0], act[1], act[2] if len(act) > 2 else "")
+            y = torch.ops.mkldnn._linear_pointwise(x, packed, b, *act)
             return y + residual[0] if after else y
 
         def plain(x):
@@ -99,13 +99,25 @@ class Model:
 
     @staticmethod
     def once(body, x):
-        import time
         start = time.perf_counter()
         body(x)
         return time.perf_counter() - start
 
     def attention(self, p):
         causal = is_causal(p)
+        if p.int("projections"):
+            x, projections = projection_inputs(p)
+            heads, parts = p.int("num_heads", 1), [tuple(torch.from_numpy(t) for t in pair) for pair in projections]
+
+            def body(flat):
+                x_3d = flat.view(x.shape)
+                q, k, v = (F.linear(x_3d, w, b).unflatten(-1, (heads, -1)).transpose(1, 2) for w, b in parts[:3])
+                y = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+                return F.linear(y.transpose(1, 2).flatten(2), *parts[3]).view(flat.shape)
+
+            flat = x.reshape(-1, x.shape[2])
+            self.layer([flat], body, flat.shape)
+            return
         arrays = list(attention_inputs(p))
         self.layer(arrays, lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=causal), arrays[0].shape)
 
