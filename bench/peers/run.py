@@ -25,7 +25,7 @@ from problems import network, networks, suite  # noqa: E402
 
 ALLOCATIONS = 3  # of a row's tensors in each round, as in `lamina bench`
 SIDE_ROUNDS = 3  # at most, of the rows on which no target is judged
-FAR_BEHIND = 2.5  # a peer so many times slower than the best one after two rounds is not run in further ones
+FAR_BEHIND = {0: 10, 1: 2.5}  # after a round: a peer so many times slower than the best one is not run any more
 
 
 @dataclasses.dataclass
@@ -71,8 +71,8 @@ class Pass:
                 times[peer].append(answer.get("us"))
                 if "refused" in answer:
                     behind.add(peer)
-            if index == 1:
-                behind |= self.far_behind(work, mine, times)
+            if index in FAR_BEHIND:
+                behind |= self.far_behind(work, mine, times, FAR_BEHIND[index])
         return self.summary(work, mine, times, said)
 
     def ask(self, peer, work, check):
@@ -93,14 +93,14 @@ class Pass:
         except ValueError:  # a result of another size is wrong altogether
             return float("inf")
 
-    def far_behind(self, work, mine, times):
+    def far_behind(self, work, mine, times, factor):
         ratios = {}
         for peer, values in times.items():
             figures = stats.peer_figures(mine, values)
             error = self.errors.get((work.name, work.variant, peer))
             if figures and not stats.exceeds(error, self.targets["accuracy_limit"]):
                 ratios[peer] = figures["ratio"]
-        return {p for p, r in ratios.items() if r > FAR_BEHIND * min(ratios.values())}
+        return {p for p, r in ratios.items() if r > factor * min(ratios.values())}
 
     def summary(self, work, mine, times, said):
         peers = {}
