@@ -61,7 +61,7 @@ void ExpectWrong(const std::string& arguments, const std::string& sentence) {
 
 TEST(Program, EverySubcommandHelps) {
   EXPECT_EQ(Lamina("--help").code, 0);
-  for (const char* command : {"compare", "check", "bench", "cost", "explain", "roof"}) {
+  for (const char* command : {"compare", "check", "bench", "cost", "explain", "regret", "roof"}) {
     const Outcome outcome = Lamina(std::string(command) + " --help");
     EXPECT_EQ(outcome.code, 0);
     EXPECT_TRUE(Has(outcome, "--json")) << outcome.out;
@@ -84,7 +84,7 @@ TEST(Program, RefusesWrongRequestsWithASentence) {
   ExpectWrong("cost --network mobilenet_v1 --resolution 0", "resolution must be at least 1, got 0");
   ExpectWrong("cost --network resnet_50 --width 0.5", "lamina: width: this network has no width multiplier");
   ExpectWrong("cost --network mobilenet_v1 --form dense", "lamina: --form must be one of as_written");
-  for (const char* command : {"check", "bench", "explain", "compare", "roof"}) {
+  for (const char* command : {"check", "bench", "explain", "compare", "regret", "roof"}) {
     const std::string problem = std::string(command) == "roof" ? "" : std::string(" ") + kConv;
     ExpectWrong(command + problem + " --threads 0", "lamina: --threads must be between 1 and 4096, got 0");
     ExpectWrong(command + problem + " --threads two", "--threads");
@@ -98,6 +98,7 @@ TEST(Program, RefusesWrongRequestsWithASentence) {
               "lamina: backend must be one of cpu reference cuda, got \"gpu\"");
   ExpectWrong(std::string("check --backend cuda ") + kConv, "backend cuda is not available");
   ExpectWrong(std::string("bench --seconds 0 ") + kConv, "lamina: --seconds must be more than 0");
+  ExpectWrong(std::string("regret --seconds 0 ") + kConv, "lamina: --seconds must be more than 0");
   ExpectWrong(std::string("bench --machine /nonexistent ") + kConv, "lamina: cannot read /nonexistent");
   ExpectWrong(std::string("bench --machine ") + TemporaryFile("bad", "cpu") + " " + kConv,
               "machine: line 1: fields are written name=value");
@@ -110,7 +111,7 @@ TEST(Program, RefusesWrongRequestsWithASentence) {
 
 TEST(Program, NamesTheLineOfAMalformedFile) {
   const std::string path = TemporaryFile("batch", "a: conv2d ih=4 iw=4 ic=1 oc=1\n# fine\nb: conv2d ih=4 iw=q\n");
-  for (const char* command : {"check", "bench", "cost", "explain"}) {
+  for (const char* command : {"check", "bench", "cost", "explain", "regret"}) {
     ExpectWrong(std::string(command) + " --batch " + path,
                 "lamina: " + path + ": line 3: conv2d: field iw wants an integer, got \"q\"");
   }
@@ -191,6 +192,23 @@ TEST(Program, BenchTimesColdCallsAndWholeNetworks) {
   EXPECT_EQ(whole[0]["name"], "end_to_end");
   EXPECT_EQ(whole[0]["label"], "2 layers");
   EXPECT_EQ(whole[0]["macs"], 6 * 6 * 9 * 8 * 8 + 9 * 10);
+}
+
+TEST(Program, RegretTimesEveryCandidateOnce) {
+  const std::string json = TemporaryFile("regret.json");
+  const std::string layer = "conv2d ih=9 iw=9 ic=16 oc=16 kh=3 kw=3";
+  const std::string batch = TemporaryFile("regret", "a: " + layer + "\nagain: " + layer + "\n");
+  const Outcome outcome = Lamina("regret --seconds 0.001 --threads 1 --json " + json + " --batch " + batch);
+  ASSERT_EQ(outcome.code, 0) << outcome.out;
+  EXPECT_TRUE(Has(outcome, "in geometric mean")) << outcome.out;
+  const auto rows = ReadJson(json);
+  ASSERT_FALSE(rows.empty());
+  EXPECT_EQ(rows[0]["name"], "a");
+  EXPECT_EQ(rows[0]["candidates"].size(), 3u);  // two tiles of Winograd's, implicit GEMM
+  EXPECT_GE(rows[0]["regret"].get<double>(), 1.0);
+  for (const auto& row : rows) EXPECT_NE(row["name"], "again");
+  EXPECT_TRUE(
+      Has(Lamina("regret --seconds 0.001 --threads 1 fully_connected ic=3 oc=3"), "no problem with more than one"));
 }
 
 TEST(Program, RoofWritesWhatItReads) {

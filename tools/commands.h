@@ -12,6 +12,7 @@ void AddCheck(CLI::App& app, int& exit_code);
 void AddCompare(CLI::App& app, int& exit_code);
 void AddCost(CLI::App& app, int& exit_code);
 void AddExplain(CLI::App& app, int& exit_code);
+void AddRegret(CLI::App& app, int& exit_code);
 void AddRoof(CLI::App& app, int& exit_code);
 
 }  // namespace lamina::tools

@@ -19,6 +19,7 @@ int main(int argc, char** argv) {
   lamina::tools::AddBench(app, exit_code);
   lamina::tools::AddCost(app, exit_code);
   lamina::tools::AddExplain(app, exit_code);
+  lamina::tools::AddRegret(app, exit_code);
   lamina::tools::AddRoof(app, exit_code);
   try {
     app.parse(argc, argv);
