@@ -80,9 +80,9 @@ peers() {
   peer openvino openvino
   peer ncnn ncnn
   peer MNN MNN
-  # PyTorch's own dependencies bring gigabytes for GPUs.
-  peer torch --no-deps torch
+  # PyTorch's own dependencies bring gigabytes for GPUs; these are what it needs on a CPU.
   peer sympy filelock fsspec jinja2 networkx sympy typing-extensions
+  peer torch --no-deps torch
   "$environment/bin/python" bench/peers/torch_without_cuda.py "$environment"/lib/python3*/site-packages ||
     say "PyTorch cannot do without its GPU libraries here: the run goes on without"
   say "building the peers' programs (in build/peers/programs)"

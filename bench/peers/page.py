@@ -132,7 +132,7 @@ def pass_section(data, run):
         said = ("The largest e / (u &radic;K S) over a sample of the outputs, u = 2<sup>-24</sup>, S the sum of the"
                 f" terms' absolute values; above {limit} a peer is marked with ! and not counted.")
         parts.append(section("Errors", said, errors(rows)))
-    return "".join(parts) + (f"<p>Refusals, in their words:</p><ul>{refused}</ul>" if refused else "")
+    return "".join(parts) + (f"<p>Rows without a figure, and why (refusals in the engines' words):</p><ul>{refused}</ul>" if refused else "")
 
 
 def page(data):

@@ -94,7 +94,7 @@ def refusals(run):
                 rows = words.setdefault((name, peer["refused"]), [])
                 if r["row"] not in rows:
                     rows.append(r["row"])
-    return "\n".join(f"{name} refuses {', '.join(rows)}: {said}" for (name, said), rows in words.items())
+    return "\n".join(f"no figure of {name} for {', '.join(rows)}: {said}" for (name, said), rows in words.items())
 
 
 def tables(data):
