@@ -176,6 +176,8 @@ def main():
             said["rows"].append(run.row(work))
         run.close()
         said["verdicts"] = [] if kind else judge(said["rows"], targets, count, isa)
+        if not report_text.judged(data, said)[0]:
+            said["verdicts"] = [v | {"met": None} for v in said["verdicts"]]
         data["passes"].append(said)
         (folder / "peers.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
     print(report_text.tables(data))
