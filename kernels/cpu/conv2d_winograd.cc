@@ -26,9 +26,10 @@
 namespace lamina::cpu {
 namespace {
 
-constexpr size_t kSlicePad = 16;        // floats that keep the n * n slices out of one another's cache sets
-constexpr int64_t kLeastChannels = 16;  // below, the transforms cost more than they save and errors grow
-constexpr size_t kChunk = 16;           // channels that a task transposes
+constexpr size_t kSlicePad = 16;  // floats that keep the n * n slices out of one another's cache sets
+// Input channels below which errors have too little to average over (docs/numerics.md).
+constexpr int64_t LeastChannels(size_t n) { return n == 8 ? 16 : 4; }
+constexpr size_t kChunk = 16;  // channels that a task transposes
 
 size_t AsSize(int64_t n) { return static_cast<size_t>(n); }
 
@@ -327,11 +328,12 @@ Judgement Judge(const Conv2dDesc& d, const Context& context) {
     return Refused("takes strides and dilations of 1 only");
   }
   if (d.groups != 1) return Refused("takes one group only, got groups=" + std::to_string(d.groups));
-  if (d.ic < kLeastChannels || d.oc < kLeastChannels) {
-    return Refused("takes at least " + std::to_string(kLeastChannels) + " channels, got ic=" + std::to_string(d.ic) +
-                   " oc=" + std::to_string(d.oc));
+  const WinogradKernel& transform = GetWinogradKernel(context.isa, kM, AsSize(d.kh));
+  if (d.ic < LeastChannels(transform.n)) {
+    return Refused("takes at least " + std::to_string(LeastChannels(transform.n)) +
+                   " input channels, got ic=" + std::to_string(d.ic));
   }
-  return Accepted(PredictNs(d, context, GetWinogradKernel(context.isa, kM, AsSize(d.kh))));
+  return Accepted(PredictNs(d, context, transform));
 }
 
 template <size_t kM>
