@@ -51,7 +51,7 @@ struct Plan {
     const size_t most = std::max(gemm.rows, AsSize(machine.l2.bytes) / 2 / tile_bytes);
     size_t blocks = DivUp(tiles, most);
     if (threads > 1) {
-      const size_t wanted = RoundUp(std::max(blocks, 2 * threads), threads);
+      const size_t wanted = RoundUp(std::max(blocks, threads), threads);
       each_alone = tiles / wanted >= 2 * gemm.rows;
       if (each_alone) blocks = wanted;
     }
