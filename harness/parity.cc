@@ -95,6 +95,23 @@ std::unique_ptr<Guarded> GuardedScratch(size_t bytes) {
   return std::make_unique<Guarded>((bytes + 63) / 64 * 64, Guard::kEnd);
 }
 
+namespace {
+
+class EagerPool final : public ThreadPool {
+ public:
+  explicit EagerPool(std::unique_ptr<ThreadPool> pool) : pool_(std::move(pool)) {}
+  size_t num_threads() const override { return pool_->num_threads(); }
+  void ParallelFor(size_t count, void (*task)(void*, size_t), void* arg) override {
+    pool_->ParallelFor(count, task, arg);
+  }
+  double handoff_ns() const override { return 0; }
+
+ private:
+  std::unique_ptr<ThreadPool> pool_;
+};
+
+}  // namespace
+
 ThreadPool& PoolOf(size_t threads) {
   static std::mutex mutex;
   static auto& pools = *new std::vector<ThreadPool*>;  // never destroyed: threads may outlive statics
@@ -106,7 +123,7 @@ ThreadPool& PoolOf(size_t threads) {
       std::fprintf(stderr, "%s\n", made.status().message().c_str());
       std::abort();
     }
-    pools[threads] = made->release();
+    pools[threads] = new EagerPool(*std::move(made));
   }
   return *pools[threads];
 }

@@ -118,7 +118,7 @@ struct ParityReport {
   ParityReport& operator+=(const ParityReport& other);
 };
 
-// Pools of 1, 2, 3 .. threads that live as long as the process.
+// Pools of 1, 2, 3 .. threads that live as long as the process and take every work, small as it is.
 ThreadPool& PoolOf(size_t threads);
 
 // Scratch of exactly `bytes`, against a guard page at its end as far as 64-byte alignment allows.

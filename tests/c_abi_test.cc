@@ -202,9 +202,11 @@ TEST(CAbi, KnowsCostAndCandidates) {
 
 TEST(CAbi, ThreadPools) {
   lamina_pool* pool = nullptr;
-  EXPECT_EQ(lamina_pool_create(0, &pool), LAMINA_INVALID_ARGUMENT);
+  EXPECT_EQ(lamina_pool_create(0, LAMINA_IDLE_SLEEP, &pool), LAMINA_INVALID_ARGUMENT);
   EXPECT_EQ(pool, nullptr);
-  ASSERT_EQ(lamina_pool_create(2, &pool), LAMINA_OK);
+  EXPECT_EQ(lamina_pool_create(2, 7, &pool), LAMINA_INVALID_ARGUMENT);
+  EXPECT_STREQ(lamina_last_error(), "thread pool: idle must be a member of Idle, got 7");
+  ASSERT_EQ(lamina_pool_create(2, LAMINA_IDLE_SPIN, &pool), LAMINA_OK);
   lamina_pool_destroy(pool);
 
   lamina_pool_functions functions = {};

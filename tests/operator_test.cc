@@ -44,17 +44,19 @@ using harness::TensorStore;
 // A pool that runs in the caller's thread, counts its calls, and claims any number of threads.
 class CountingPool final : public ThreadPool {
  public:
-  explicit CountingPool(size_t threads) : threads_(threads) {}
+  explicit CountingPool(size_t threads, double handoff_ns = 0) : threads_(threads), handoff_ns_(handoff_ns) {}
   size_t num_threads() const override { return threads_; }
   void ParallelFor(size_t count, void (*task)(void*, size_t), void* arg) override {
     ++calls;
     EXPECT_LE(count, threads_);
     for (size_t i = count; i-- > 0;) task(arg, i);  // any order is allowed: the last first
   }
+  double handoff_ns() const override { return handoff_ns_; }
   int calls = 0;
 
  private:
   size_t threads_;
+  double handoff_ns_;
 };
 
 template <class Op>
@@ -118,6 +120,25 @@ TYPED_TEST(EveryOperator, UsesTheInjectedPoolAndScratchAndAllocatesNothing) {
   EXPECT_EQ(mallinfo2().uordblks, heap_before);
   ASSERT_TRUE(status.ok()) << status.message();
   EXPECT_GT(pool.calls, 0);
+  for (const auto& expected : harness::ReferenceFor(c, Accuracy::kDefault)) {
+    const auto comparison = harness::Compare(expected);
+    EXPECT_TRUE(comparison.ok) << comparison.message;
+  }
+}
+
+TYPED_TEST(EveryOperator, KeepsSmallWorkInTheCallersThread) {
+  const auto desc = Sample<TypeParam>::Parse();
+  TensorStore store(Fill::kNormal, Guard::kEnd, 1);
+  Case<TypeParam> c(*desc, store);
+  CountingPool pool(4, 1e12);
+  auto op = TypeParam::Prepare(*desc, c.weights, {.pool = &pool});
+  ASSERT_TRUE(op.ok()) << op.status().message();
+  ASSERT_TRUE(op->Run(c.tensors).ok());
+  EXPECT_EQ(pool.calls, 0);
+  auto reshaped = op->Reshape(*desc);
+  ASSERT_TRUE(reshaped.ok()) << reshaped.status().message();
+  ASSERT_TRUE(reshaped->Run(c.tensors).ok());
+  EXPECT_EQ(pool.calls, 0);
   for (const auto& expected : harness::ReferenceFor(c, Accuracy::kDefault)) {
     const auto comparison = harness::Compare(expected);
     EXPECT_TRUE(comparison.ok) << comparison.message;

@@ -116,6 +116,7 @@ std::vector<std::string> ShortNames(const harness::Network& network) {
 void ContextOptions::AddThreads(CLI::App& command) {
   command.add_option("--threads", threads, "threads to run on; all that this process may use unless given")
       ->each([this](const std::string&) { threads_given = true; });
+  command.add_flag("--spin", spin, "idle threads wait busily instead of sleeping, as OpenMP's do");
 }
 
 void ContextOptions::AddChoice(CLI::App& command) {
@@ -141,7 +142,8 @@ Result<Context> ContextOptions::Make() const {
   if (threads_given && (threads < 1 || threads > 4096)) {
     return InvalidArgument("--threads must be between 1 and 4096, got " + std::to_string(threads));
   }
-  auto pool = MakeThreadPool(threads_given ? static_cast<size_t>(threads) : AvailableThreads());
+  auto pool = MakeThreadPool(threads_given ? static_cast<size_t>(threads) : AvailableThreads(),
+                             spin ? Idle::kSpin : Idle::kSleep);
   if (!pool.ok()) return pool.status();
   static std::vector<std::unique_ptr<ThreadPool>> pools;  // as long as the program: contexts are copied freely
   pools.push_back(*std::move(pool));

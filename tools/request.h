@@ -35,7 +35,7 @@ std::vector<std::string> ShortNames(const harness::Network& network);
 struct ContextOptions {
   std::string backend = "cpu", isa = "best", accuracy = "default", implementation;
   int64_t threads = 0;
-  bool threads_given = false;
+  bool threads_given = false, spin = false;
 
   void Add(CLI::App& command);
   void AddThreads(CLI::App& command);

@@ -25,7 +25,8 @@ class Lamina:
     """Times rows in a process of its own each, pinned, as the peers' are."""
 
     def __init__(self, threads, isa, cpus, machine):
-        self.arguments = ["--threads", str(threads), "--isa", isa, "--machine", str(machine)]
+        # OpenMP's threads, on which most peers run, wait busily too.
+        self.arguments = ["--threads", str(threads), "--spin", "--isa", isa, "--machine", str(machine)]
         self.cpus = cpus
 
     def ask(self, row, seconds, words, cold=False, variant="any"):

@@ -21,6 +21,7 @@ static_assert(int32_t{LAMINA_OUT_OF_MEMORY} == static_cast<int32_t>(StatusCode::
 static_assert(int32_t{LAMINA_F16} == static_cast<int32_t>(DType::kF16));
 static_assert(int32_t{LAMINA_BACKEND_CUDA} == static_cast<int32_t>(Backend::kCuda));
 static_assert(int32_t{LAMINA_ISA_AVX3} == static_cast<int32_t>(Isa::kAvx3));
+static_assert(int32_t{LAMINA_IDLE_SPIN} == static_cast<int32_t>(Idle::kSpin));
 static_assert(int32_t{LAMINA_ACCURACY_REDUCED} == static_cast<int32_t>(Accuracy::kReduced));
 
 thread_local std::string last_error;
@@ -100,6 +101,7 @@ class WrappedPool final : public ThreadPool {
   void ParallelFor(size_t count, void (*task)(void*, size_t), void* arg) override {
     f_.parallel_for(f_.self, count, task, arg);
   }
+  double handoff_ns() const override { return f_.handoff_ns > 0 ? f_.handoff_ns : ThreadPool::handoff_ns(); }
 
  private:
   lamina_pool_functions f_;
@@ -138,11 +140,11 @@ const char* lamina_build_info(void) {
 
 const char* lamina_last_error(void) { return last_error_text; }
 
-int32_t lamina_pool_create(size_t threads, lamina_pool** pool) {
+int32_t lamina_pool_create(size_t threads, int32_t idle, lamina_pool** pool) {
   return Guard([&]() -> Status {
     if (pool == nullptr) return MustNotBeNull("pool");
     *pool = nullptr;
-    auto made = MakeThreadPool(threads);
+    auto made = MakeThreadPool(threads, static_cast<Idle>(idle));
     if (!made.ok()) return made.status();
     *pool = new lamina_pool{std::move(*made)};
     return {};

@@ -61,6 +61,8 @@ enum lamina_isa {
 enum lamina_accuracy { LAMINA_ACCURACY_DEFAULT = 0, LAMINA_ACCURACY_STRICT = 1, LAMINA_ACCURACY_REDUCED = 2 };
 enum lamina_role { LAMINA_WEIGHT = 0, LAMINA_INPUT = 1, LAMINA_OUTPUT = 2 };
 
+enum lamina_idle { LAMINA_IDLE_SLEEP = 0, LAMINA_IDLE_SPIN = 1 }; /* what a pool's threads do between calls */
+
 enum { LAMINA_MAX_DIMS = 6 };
 
 /* A strided tensor of the caller's. */
@@ -93,6 +95,7 @@ typedef struct lamina_pool_functions {
   /* Calls task(arg, i) once for each i in [0, count), count <= num_threads, possibly at the same time, and returns when
    * all have returned. Never called from within a task. */
   void (*parallel_for)(void* self, size_t count, void (*task)(void* arg, size_t index), void* arg);
+  double handoff_ns; /* that handing work to idle threads and waiting for them takes; 0: 20 us, sleeping threads */
 } lamina_pool_functions;
 
 /* All zero but size is the default: the CPU, its widest SIMD target, one shared pool of all available threads. */
@@ -126,7 +129,7 @@ LAMINA_C const char* lamina_build_info(void); /* version, commit, SIMD targets, 
 /* The sentence of the last failure in the calling thread, until its next one; "" before the first. */
 LAMINA_C const char* lamina_last_error(void);
 
-LAMINA_C int32_t lamina_pool_create(size_t threads, lamina_pool** pool);
+LAMINA_C int32_t lamina_pool_create(size_t threads, int32_t idle, lamina_pool** pool);
 LAMINA_C int32_t lamina_pool_wrap(const lamina_pool_functions* functions, lamina_pool** pool);
 LAMINA_C void lamina_pool_destroy(lamina_pool* pool); /* NULL is fine */
 

@@ -42,11 +42,19 @@ class LAMINA_API ThreadPool {
   // Calls task(arg, i) once for each i in [0, count), count <= num_threads(), possibly at the same time, and returns
   // when all have returned. Never called from within a task.
   virtual void ParallelFor(size_t count, void (*task)(void* arg, size_t index), void* arg) = 0;
+  // Nanoseconds that handing work to idle threads and waiting for them takes. What would gain less by sharing stays in
+  // the caller's thread. 20 us unless overridden: sleeping threads.
+  virtual double handoff_ns() const;
 };
 
-// A pool of `threads` threads (the caller's counts as one; 1 runs everything in the caller's thread).
-// Idle workers sleep. Fails on 0.
-LAMINA_API Result<std::unique_ptr<ThreadPool>> MakeThreadPool(size_t threads);
+// What a pool's threads do between calls.
+enum class Idle : int32_t {
+  kSleep = 0,  // they leave their cores to others, and take some 20 us to wake
+  kSpin = 1,   // they wait busily for some milliseconds before they sleep: for layers that follow each other closely
+};
+
+// A pool of `threads` threads (the caller's counts as one; 1 runs everything in the caller's thread). Fails on 0.
+LAMINA_API Result<std::unique_ptr<ThreadPool>> MakeThreadPool(size_t threads, Idle idle = Idle::kSleep);
 
 // The threads this process may use: the lesser of its CPU affinity and its cgroup's quota.
 LAMINA_API size_t AvailableThreads();

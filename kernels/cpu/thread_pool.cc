@@ -24,20 +24,13 @@
 namespace lamina {
 
 ThreadPool::~ThreadPool() = default;
+double ThreadPool::handoff_ns() const { return 20e3; }
 
 namespace {
 
-// True on a thread that runs a task of any pool. Whatever parallel call comes then runs serially.
+// True on a thread that runs a task of any pool, or work too small to share. Whatever parallel call comes then runs
+// serially.
 thread_local bool in_task = false;
-
-class TaskScope {
- public:
-  TaskScope() : outer_(in_task) { in_task = true; }
-  ~TaskScope() { in_task = outer_; }
-
- private:
-  bool outer_;
-};
 
 // pthreadpool is not built with the sanitizer, so the happens-before edges of its hand-over are told here.
 void Release([[maybe_unused]] void* address) {
@@ -53,7 +46,7 @@ void Acquire([[maybe_unused]] void* address) {
 
 class PthreadPool final : public ThreadPool {
  public:
-  explicit PthreadPool(pthreadpool_t pool) : pool_(pool) {}
+  PthreadPool(pthreadpool_t pool, Idle idle) : pool_(pool), idle_(idle) {}
   ~PthreadPool() override { pthreadpool_destroy(pool_); }
   size_t num_threads() const override { return pthreadpool_get_threads_count(pool_); }
 
@@ -72,17 +65,20 @@ class PthreadPool final : public ThreadPool {
         [](void* c, size_t i) {
           Acquire(c);
           {
-            const TaskScope scope;
+            const cpu::SerialScope scope;
             static_cast<Call*>(c)->task(static_cast<Call*>(c)->arg, i);
           }
           Release(c);
         },
-        &call, count, PTHREADPOOL_FLAG_YIELD_WORKERS);
+        &call, count, idle_ == Idle::kSleep ? PTHREADPOOL_FLAG_YIELD_WORKERS : 0);
     Acquire(&call);
   }
 
+  double handoff_ns() const override { return idle_ == Idle::kSleep ? ThreadPool::handoff_ns() : 2e3; }
+
  private:
   pthreadpool_t pool_;
+  Idle idle_;
 };
 
 // CPUs' worth of time that the cgroup (version 2, then 1) grants, or a large number.
@@ -119,13 +115,16 @@ size_t AvailableThreads() {
   return threads;
 }
 
-Result<std::unique_ptr<ThreadPool>> MakeThreadPool(size_t threads) {
+Result<std::unique_ptr<ThreadPool>> MakeThreadPool(size_t threads, Idle idle) {
   if (threads == 0) return InvalidArgument("thread pool: threads must be at least 1, got threads=0");
+  if (idle != Idle::kSleep && idle != Idle::kSpin) {
+    return InvalidArgument("thread pool: idle must be a member of Idle, got " + std::to_string(static_cast<int>(idle)));
+  }
   pthreadpool_t pool = pthreadpool_create(threads);
   if (pool == nullptr) {
     return Status{StatusCode::kOutOfMemory, "thread pool: cannot create " + std::to_string(threads) + " threads"};
   }
-  return std::unique_ptr<ThreadPool>(new PthreadPool(pool));
+  return std::unique_ptr<ThreadPool>(new PthreadPool(pool, idle));
 }
 
 namespace cpu {
@@ -143,6 +142,9 @@ ThreadPool& DefaultThreadPool() {
 
 bool InParallel() { return in_task; }
 
+SerialScope::SerialScope(bool serial) : outer_(in_task) { in_task = outer_ || serial; }
+SerialScope::~SerialScope() { in_task = outer_; }
+
 void RunWorkers(ThreadPool& pool, size_t count, void (*body)(void*, size_t), void* arg) {
   if (in_task) return body(arg, 0);
   struct Call {
@@ -152,7 +154,7 @@ void RunWorkers(ThreadPool& pool, size_t count, void (*body)(void*, size_t), voi
   pool.ParallelFor(
       count,
       [](void* c, size_t worker) {
-        const TaskScope scope;
+        const cpu::SerialScope scope;
         static_cast<Call*>(c)->body(static_cast<Call*>(c)->arg, worker);
       },
       &call);

@@ -16,6 +16,18 @@ ThreadPool& DefaultThreadPool();
 // True on a thread that is running a task.
 bool InParallel();
 
+// While it lives, parallel calls of this thread run serially.
+class SerialScope {
+ public:
+  explicit SerialScope(bool serial = true);
+  ~SerialScope();
+  SerialScope(const SerialScope&) = delete;
+  SerialScope& operator=(const SerialScope&) = delete;
+
+ private:
+  bool outer_;
+};
+
 // Runs body(arg, worker) for workers 0..count-1 on the pool, or worker 0 alone here when nested, then returns.
 void RunWorkers(ThreadPool& pool, size_t count, void (*body)(void* arg, size_t worker), void* arg);
 

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/cpu/thread_pool.h"
 #include "kernels/operators/arena.h"
 #include "kernels/operators/candidate.h"
 #include "kernels/operators/resolve.h"
@@ -47,6 +48,7 @@ struct Operator<D, W, T>::State {
   const Candidate<Operator>* candidate = nullptr;
   std::shared_ptr<const Kernel<Operator>> kernel;
   std::string implementation;
+  bool serial;  // too little work to share
 };
 
 template <class D, class W, class T>
@@ -79,8 +81,9 @@ Result<Operator<D, W, T>> Operator<D, W, T>::Prepare(const D& desc, const W& wei
   const Candidate<Operator>& candidate = candidates[*best];
   auto kernel = candidate.prepare(desc, weights, context);
   if (!kernel.ok()) return kernel.status();
-  return Operator(std::make_shared<const State>(
-      State{desc, context, &candidate, std::move(*kernel), std::move((*reports)[*best].name)}));
+  return Operator(
+      std::make_shared<const State>(State{desc, context, &candidate, std::move(*kernel), (*reports)[*best].name,
+                                          StaysInOneThread(context, (*reports)[*best].predicted_ns)}));
 }
 
 template <class D, class W, class T>
@@ -96,8 +99,9 @@ Result<Operator<D, W, T>> Operator<D, W, T>::Reshape(const D& desc) const {
   }
   auto kernel = state_->kernel->Reshape(desc);
   if (!kernel.ok()) return kernel.status();
-  return Operator(std::make_shared<const State>(
-      State{desc, state_->context, state_->candidate, std::move(*kernel), state_->implementation}));
+  return Operator(std::make_shared<const State>(State{desc, state_->context, state_->candidate, std::move(*kernel),
+                                                      state_->implementation,
+                                                      StaysInOneThread(state_->context, judgement.predicted_ns)}));
 }
 
 template <class D, class W, class T>
@@ -105,6 +109,7 @@ Status Operator<D, W, T>::Run(const T& tensors, void* scratch) const {
   const State& s = *state_;
   if (Traits<Operator>::IsEmpty(s.desc)) return {};
   if (Status status = Traits<Operator>::CheckTensors(s.desc, tensors); !status.ok()) return status;
+  const cpu::SerialScope scope(s.serial);
   return WithScratch(s.desc, s.kernel->scratch_bytes(), scratch,
                      [&](std::byte* memory) { return s.kernel->Run(tensors, memory); });
 }

@@ -125,6 +125,11 @@ Context OnOneThread(const Context& context) {
   return one;
 }
 
+bool StaysInOneThread(const Context& context, double predicted_ns) {
+  const auto threads = static_cast<double>(context.pool->num_threads());
+  return predicted_ns * (threads - 1) / threads < context.pool->handoff_ns();
+}
+
 std::string ImplementationName(const Context& context, std::string_view candidate) {
   std::string name(ToString(context.backend));
   if (context.backend == Backend::kCpu) name += "/" + std::string(ToString(context.isa));

@@ -21,6 +21,9 @@ Result<Context> Resolve(const Context& asked);
 // would change the order of sums, and so bits, with it.
 Context OnOneThread(const Context& context);
 
+// Whether sharing this work with the pool's threads would take longer than doing it alone.
+bool StaysInOneThread(const Context& context, double predicted_ns);
+
 // "cpu/AVX3/implicit_gemm", "reference/naive"
 std::string ImplementationName(const Context& context, std::string_view candidate);
 
