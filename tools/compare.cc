@@ -52,9 +52,7 @@ int Run(Options options) {
   if (!context.ok()) return Wrong(context.status());
   if (options.images < 1)
     return Wrong(InvalidArgument("--batch must be at least 1, got " + std::to_string(options.images)));
-  if (!(options.seconds > 0 && options.seconds <= 3600)) {
-    return Wrong(InvalidArgument("--seconds must be more than 0 and at most 3600, got " + Fixed(options.seconds, 3)));
-  }
+  if (Status s = CheckSeconds(options.seconds); !s.ok()) return Wrong(s);
   for (harness::Layer& layer : network->layers) {
     layer.problem = ForImages(layer.problem, options.images);
     if (Status s = ValidateProblem(layer.problem); !s.ok()) return Wrong(s);

@@ -61,9 +61,7 @@ int Run(const Options& options) {
   if (!network.ok()) return Wrong(network.status());
   const auto context = options.context.Make();
   if (!context.ok()) return Wrong(context.status());
-  if (!(options.seconds > 0 && options.seconds <= 3600)) {
-    return Wrong(InvalidArgument("--seconds must be more than 0 and at most 3600, got " + Fixed(options.seconds, 3)));
-  }
+  if (Status s = CheckSeconds(options.seconds); !s.ok()) return Wrong(s);
   WarnWhenBusy();
   Progress progress;
   Table table({"<problem", "<chosen", "predicted", "measured", "<fastest", "measured", "regret"});

@@ -10,6 +10,7 @@
 
 #include "harness/form.h"
 #include "lamina/problem.h"
+#include "tools/table.h"
 
 namespace lamina::tools {
 namespace {
@@ -111,6 +112,11 @@ std::vector<std::string> ShortNames(const harness::Network& network) {
     if (unnamed) std::printf("%s: %s\n", names.back().c_str(), text.c_str());
   }
   return names;
+}
+
+Status CheckSeconds(double seconds) {
+  if (seconds > 0 && seconds <= 3600) return {};
+  return InvalidArgument("--seconds must be more than 0 and at most 3600, got " + Fixed(seconds, 3));
 }
 
 void ContextOptions::AddThreads(CLI::App& command) {

@@ -32,6 +32,9 @@ struct ProblemOptions {
 // The layers' names for a table; a problem without one becomes "#<its place>", and its text is printed.
 std::vector<std::string> ShortNames(const harness::Network& network);
 
+// Refuses a --seconds of nothing or of more than an hour.
+Status CheckSeconds(double seconds);
+
 struct ContextOptions {
   std::string backend = "cpu", isa = "best", accuracy = "default", implementation;
   int64_t threads = 0;

@@ -50,7 +50,7 @@ class LAMINA_API ThreadPool {
 // What a pool's threads do between calls.
 enum class Idle : int32_t {
   kSleep = 0,  // they leave their cores to others, and take some 20 us to wake
-  kSpin = 1,   // they wait busily for some milliseconds before they sleep: for layers that follow each other closely
+  kSpin = 1,   // they wait busily for a while before they sleep: for layers that follow each other closely
 };
 
 // A pool of `threads` threads (the caller's counts as one; 1 runs everything in the caller's thread). Fails on 0.
@@ -65,9 +65,8 @@ struct Context {
   Accuracy accuracy = Accuracy::kDefault;
   ThreadPool* pool = nullptr;  // null: one shared pool of AvailableThreads(). Must outlive what is prepared with it
   void* stream = nullptr;      // kCuda: the cudaStream_t that Run enqueues on
-  const Machine* machine =
-      nullptr;  // what predictions are made from; null: LAMINA_MACHINE's file, else built-in figures
-  std::string implementation = {};  // empty: the least predicted time; else this candidate or a refusal
+  const Machine* machine = nullptr;  // of predictions; null: LAMINA_MACHINE's file, else built-in figures
+  std::string implementation = {};   // empty: the least predicted time; else this candidate or a refusal
 };
 
 // One candidate's answer to one problem.
@@ -76,8 +75,7 @@ struct CandidateReport {
   bool accepted = false;
   std::string reason;       // why it was refused; empty when accepted
   double predicted_ns = 0;  // when accepted; on one thread, so that no choice depends on the number of threads
-  Accuracy accuracy =
-      Accuracy::kStrict;  // whose bound it keeps; candidates of another are refused to Accuracy::kStrict
+  Accuracy accuracy = Accuracy::kStrict;  // whose bound it keeps; kStrict refuses all others
 };
 
 // The SIMD targets that are compiled in and that this CPU runs, widest first; and those compiled in that it does not.

@@ -93,10 +93,9 @@ struct MultiHeadAttentionTensors {
   const void* v = nullptr;  // [batch, seqlen_kv, kv_heads, v_dim]
   void* o = nullptr;        // [batch, seqlen_q, num_heads, v_dim]
   // With projections (then q, k, v, o above are null).
-  const void* x = nullptr;  // [batch, seqlen_q, model_dim]
-  const void* memory =
-      nullptr;        // cross-attention: [batch, seqlen_kv, memory_dim]; null: the caches hold its k and v already
-  void* y = nullptr;  // [batch, seqlen_q, model_dim]
+  const void* x = nullptr;       // [batch, seqlen_q, model_dim]
+  const void* memory = nullptr;  // cross-attention: [batch, seqlen_kv, memory_dim]; null: k and v are in the caches
+  void* y = nullptr;             // [batch, seqlen_q, model_dim]
   // k's and v's shape: where new rows are written and all rows are read. Self-attention writes seqlen_q rows from
   // `position` on and needs those before; cross-attention writes every row, at position 0. Both null (then position
   // must be 0, and seqlen_kv = seqlen_q in self-attention): scratch serves.

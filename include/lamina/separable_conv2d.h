@@ -1,13 +1,13 @@
 // Depthwise-separable convolution as one operator, in three orders of its steps:
 //   dw_pw     x -> depthwise -> project                 MobileNetV1 (Howard et al. 2017), Xception (Chollet 2017)
-//   pw_dw     x -> expand -> depthwise                  pointwise first; parameters 1*1*Cin*Cout + kh*kw*Cout
-//   (Menghani's
-//                                                       survey of efficient deep learning, 2021)
+//   pw_dw     x -> expand -> depthwise                  pointwise first, parameters 1*1*Cin*Cout + kh*kw*Cout
+//                                                       (Menghani's survey of efficient deep learning, 2021)
 //   pw_dw_pw  x -> expand -> depthwise -> project       MobileNetV2's inverted residual (Sandler et al. 2018)
 // expand and project are 1x1 convolutions, depthwise is kh x kw per channel with stride, dilation and pads:
-//   expand:    e[p, h]            = act_e(expand_bias[h] + sum_c x[p, c] * expand_w[h, c])
-//   depthwise: d[o, h*dm + j]     = act_d(depthwise_bias[h*dm + j] + sum_{kh,kw} e[tap(o,kh,kw), h] * depthwise_w[h*dm
-//   + j, kh, kw]) project:   y[o, oc]           = act_p(project_bias[oc] + sum_c d[o, c] * project_w[oc, c])
+//   expand:    e[p, h]  = act_e(expand_bias[h] + sum_c x[p, c] * expand_w[h, c])
+//   depthwise: d[o, q]  = act_d(depthwise_bias[q] + sum_{kh,kw} e[tap(o,kh,kw), h] * depthwise_w[q, kh, kw])
+//   project:   y[o, oc] = act_p(project_bias[oc] + sum_c d[o, c] * project_w[oc, c])
+// with q = h * dm + j, j below the depth multiplier dm.
 // Padding is zero of the depthwise step's input, after the expansion's activation.
 #ifndef LAMINA_SEPARABLE_CONV2D_H_
 #define LAMINA_SEPARABLE_CONV2D_H_

@@ -10,6 +10,9 @@
 // image's size exists. Tiles of all images form one list; in nchw a block is whole rows of tiles of one image. Threads
 // share out blocks; where those are too few, each block is transformed by all threads and its panels shared out. A
 // coefficient's sum runs over the channels in one order whatever the cut: the same bits for any number of threads.
+//
+// Memory: V and M of a block in half of the L2 cache. Kernels of 3x3 and 5x5, strides and dilations of 1, one group; 4
+// input channels at least, 16 where n = 8; any image, pads, batch and number of output channels.
 #include <algorithm>
 #include <memory>
 #include <string>

@@ -56,9 +56,10 @@ Result<std::vector<CandidateReport>> Operator<D, W, T>::Candidates(const D& desc
   if (Status s = desc.Validate(); !s.ok()) return s;
   Result<Context> context = Resolve(asked);
   if (!context.ok()) return context.status();
+  const Context one_thread = OnOneThread(*context);
   std::vector<CandidateReport> reports;
   for (const auto& candidate : Traits<Operator>::Offered(context->backend)) {
-    Judgement judgement = candidate.judge(desc, OnOneThread(*context));
+    Judgement judgement = candidate.judge(desc, one_thread);
     if (context->accuracy == Accuracy::kStrict && candidate.accuracy != Accuracy::kStrict) {
       judgement = Refused("does not keep the direct algorithm's bound, which accuracy=strict asks for");
     }
