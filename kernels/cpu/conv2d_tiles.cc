@@ -11,13 +11,19 @@ int64_t DivUpClamped(int64_t a, int64_t b, int64_t most) { return a <= 0 ? 0 : s
 
 }  // namespace
 
-TileTimes::TileTimes(const GemmKernel& kernel, int64_t k, int64_t columns) {
+double FmasPerCycle(const Machine& machine, Isa isa) {
+  if (isa != Isa::kAvx3) return 2;
+  return std::clamp(machine.Gflops(Isa::kAvx3, 1) / machine.Gflops(Isa::kAvx2, 1), 1.0, 2.0);
+}
+
+TileTimes::TileTimes(const GemmKernel& kernel, int64_t k, int64_t columns, double fmas_per_cycle) {
   const int64_t lanes = static_cast<int64_t>(kernel.lanes);
   const double vectors = static_cast<double>(std::min(static_cast<int64_t>(kernel.vectors), DivUp(columns, lanes)));
   const double panel_bytes = 4 * static_cast<double>(k * lanes) * vectors;
-  // Two FMAs a cycle, each 4 cycles long, want 8 sums. A step of k reads `vectors` vectors of B; out of the L2 cache
-  // (panels above some 40 KiB) at about 24 bytes a cycle, which lanes / 3 rows of FMAs hide.
-  least = std::max(8 / vectors, panel_bytes > 40960 ? static_cast<double>(lanes) / 3 : 1.0);
+  // FMAs are 4 cycles long. A step of k reads `vectors` vectors of B; out of the L2 cache (panels above some 40 KiB) at
+  // about 24 bytes a cycle, which lanes / 6 rows of FMAs hide where there is one a cycle.
+  const double hiding = panel_bytes > 40960 ? static_cast<double>(lanes) / 6 * fmas_per_cycle : 1.0;
+  least = std::max(4 * fmas_per_cycle / vectors, hiding);
   ends = 140 / (static_cast<double>(k) * vectors);  // 70 cycles (Emerald Rapids, AVX-512, 2026-11-23)
 }
 

@@ -32,8 +32,8 @@ namespace {
 constexpr size_t kSlicePad = 16;  // floats that keep the n * n slices out of one another's cache sets
 // Input channels below which errors have too little to average over (docs/numerics.md).
 constexpr int64_t LeastChannels(size_t n) { return n == 8 ? 16 : 4; }
-constexpr int64_t kWeightsInMemory = 16 << 20;  // bytes of U that L3, shared with others, is not counted on to hold
-constexpr size_t kChunk = 16;                   // channels that a task transposes
+constexpr int64_t kWeightsInL3 = 16 << 20;  // bytes of U; more L3, shared with others, is not counted on to hold
+constexpr size_t kChunk = 16;               // channels that a task transposes
 
 size_t AsSize(int64_t n) { return static_cast<size_t>(n); }
 
@@ -305,16 +305,17 @@ double PredictNs(const Conv2dDesc& d, const Context& context, const WinogradKern
   const double coefficients = static_cast<double>(transform.n * transform.n), ic = static_cast<double>(d.ic);
   const double columns = static_cast<double>(PackedColumns(gemm, AsSize(d.oc)));
   const double tiles = static_cast<double>(plan.tiles), blocks = static_cast<double>(plan.blocks());
-  const TileTimes times(gemm, d.ic, d.oc);
+  const TileTimes times(gemm, d.ic, d.oc, FmasPerCycle(machine, context.isa));
   const Cut cut(static_cast<int64_t>(plan.units * plan.unit), static_cast<int64_t>(gemm.rows));
   const double rows = blocks * times.Of(cut);
   const int count = static_cast<int>(threads);
   const double products =
       2 * rows * coefficients * ic * columns / (kLoopEfficiency * machine.Gflops(context.isa, count));
   const int64_t weight_bytes = static_cast<int64_t>(4 * coefficients * ic * columns);
+  const int64_t near = std::min(weight_bytes, kWeightsInL3);
   const double weights =
-      blocks * static_cast<double>(weight_bytes) /
-      machine.Gbps(weight_bytes > kWeightsInMemory ? machine.memory.bytes : weight_bytes + machine.l2.bytes / 2, count);
+      blocks * (static_cast<double>(near) / machine.Gbps(near + machine.l2.bytes / 2, count) +
+                static_cast<double>(weight_bytes - near) / machine.Gbps(machine.memory.bytes, count));
   // Of what U takes to come, the products hide a part (Emerald Rapids, U in L3, 2026-11-23).
   constexpr double kSeen = 0.4;
   // V and M are written and read once, x and y moved once, in nchw once more, all about as fast as L2 gives.
