@@ -1,5 +1,7 @@
 #include "harness/problem.h"
 
+#include <chrono>
+#include <cstring>
 #include <type_traits>
 
 #include "harness/additive_attention.h"
@@ -80,10 +82,14 @@ class OperatorRunner final : public Runner {
   }
 
   Status Prepare(const Desc& desc, const Context& context) {
+    const auto start = std::chrono::steady_clock::now();
     auto op = Op::Prepare(desc, case_.weights, context);
+    prepare_ns_ = std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - start).count();
     if (!op.ok()) return op.status();
     op_ = std::make_unique<Op>(*op);
     scratch_ = Guarded((op->scratch_bytes() + 63) / 64 * 64, Guard::kEnd);
+    // The pages of a caller's scratch exist long before a layer's first Run.
+    if (op->scratch_bytes() > 0) std::memset(scratch_.data(), 0, op->scratch_bytes());
     if constexpr (requires { op->prepared_keys_bytes(); }) {
       prepared_keys_ = Guarded((op->prepared_keys_bytes() + 63) / 64 * 64, Guard::kEnd);
       if (Status s =

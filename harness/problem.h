@@ -24,6 +24,7 @@ class Runner {
   virtual ~Runner() = default;
   virtual Status Run() = 0;
   virtual const std::string& implementation() const = 0;
+  double prepare_ns() const { return prepare_ns_; }  // what the operator's Prepare took
   // What one Run does. Keys of an additive attention are prepared beforehand, so their projection is not in it.
   virtual Cost cost() const = 0;
   virtual std::string Explain() const = 0;
@@ -40,6 +41,7 @@ class Runner {
  protected:
   const float* output_ = nullptr;
   int64_t output_count_ = 0;
+  double prepare_ns_ = 0;
 };
 
 // The tensors' addresses differ in their last twelve bits from one another and from seed to seed, because speeds do

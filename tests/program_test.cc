@@ -172,6 +172,8 @@ TEST(Program, BenchTimesAnyOperatorOnAnyBackend) {
     ASSERT_EQ(report["benchmarks"].size(), 5u);
     for (const auto& row : report["benchmarks"]) {
       EXPECT_GT(row["real_time"], 0);
+      EXPECT_GT(row["prepare_time"], 0);
+      EXPECT_GT(row["first_time"], 0);
       EXPECT_GT(row["gflops"], 0);
       EXPECT_EQ(row["time_unit"], "us");
       EXPECT_TRUE(row["label"].get<std::string>().starts_with(backend)) << row;

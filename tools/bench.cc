@@ -1,4 +1,5 @@
 // lamina bench: how long problems take here, and how near that is to the machine's roof.
+#include <chrono>
 #include <cstdio>
 
 #include "harness/measure.h"
@@ -28,7 +29,12 @@ struct Measured {
   std::string implementation;
   Cost cost;
   harness::Timing timing;
+  harness::Timing prepare, first;  // of Prepare, and of the first Run after it; a sample for each set of tensors
 };
+
+double NsSince(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - start).count();
+}
 
 // Runs `layers` one after another, each as often as it stands in its network and on the output of the one before where
 // that has the size of its input.
@@ -37,16 +43,22 @@ Result<Measured> Measure(const std::vector<harness::Layer>& layers, const Contex
   for (int i = 0; i < kAllocations; ++i) {
     std::vector<std::unique_ptr<harness::Runner>> runners;
     measured.cost = {};
+    double prepare_ns = 0, first_ns = 0;
     for (const harness::Layer& layer : layers) {
       for (int64_t n = 0; n < layer.count; ++n) {
         auto runner = harness::MakeRunner(layer.problem, context, static_cast<uint64_t>(i) + runners.size() + 1);
         if (!runner.ok()) return runner.status();
         if (!runners.empty()) (*runner)->Follow(*runners.back());
+        const auto start = std::chrono::steady_clock::now();
         if (Status s = (*runner)->Run(); !s.ok()) return s;
+        first_ns += NsSince(start);
+        prepare_ns += (*runner)->prepare_ns();
         measured.cost += (*runner)->cost();
         runners.push_back(std::move(*runner));
       }
     }
+    measured.prepare.Add({{prepare_ns}, 1});
+    measured.first.Add({{first_ns}, 1});
     measured.implementation =
         runners.size() == 1 ? runners[0]->implementation() : std::to_string(runners.size()) + " layers";
     const auto run = [&] {
@@ -56,6 +68,11 @@ Result<Measured> Measure(const std::vector<harness::Layer>& layers, const Contex
     measured.timing.Add(options.cold ? harness::MeasureCold(run, seconds) : harness::MeasureInTurns({run}, seconds)[0]);
   }
   return measured;
+}
+
+void AddBeginnings(const Measured& measured, nlohmann::ordered_json& row) {
+  row["prepare_time"] = measured.prepare.min() * 1e-3;
+  row["first_time"] = measured.first.min() * 1e-3;
 }
 
 int Run(const Options& options) {
@@ -82,10 +99,10 @@ int Run(const Options& options) {
   const std::vector<std::string> names = ShortNames(*network);
 
   JsonReport report(*machine, threads, context->isa);
-  Table table(
-      {"<problem", "<", "<implementation", "params", "MACs", "median", "min", "GFLOP/s", "GB/s", "% of roof", "<roof"});
+  Table table({"<problem", "<", "<implementation", "params", "MACs", "prepare", "first", "median", "min", "GFLOP/s",
+               "GB/s", "% of roof", "<roof"});
   std::string failures;
-  double total_ns = 0;
+  double total_ns = 0, total_prepare_ns = 0;
   Cost total;
   for (size_t i = 0; i < names.size() && !options.end_to_end; ++i) {
     const harness::Layer& layer = network->layers[i];
@@ -99,13 +116,16 @@ int Run(const Options& options) {
     for (int64_t n = 0; n < layer.count; ++n) total += cost;
     const double ns = measured->timing.median();
     total_ns += ns * static_cast<double>(layer.count);
+    total_prepare_ns += measured->prepare.min() * static_cast<double>(layer.count);
     const harness::RoofShare share = harness::ShareOfRoof(cost, ns, limited, threads);
     table.Row({names[i], layer.count > 1 ? "x" + std::to_string(layer.count) : "", measured->implementation,
-               Count(static_cast<double>(cost.params)), Count(static_cast<double>(cost.macs)), Time(ns),
-               Time(measured->timing.min()), Fixed(static_cast<double>(cost.flops()) / ns, 1),
-               Fixed(static_cast<double>(cost.bytes()) / ns, 1), Fixed(share.percent, 0), share.roof});
-    report.Add(names[i], measured->implementation, measured->timing, cost, layer.count)["problem"] =
-        ToString(layer.problem);
+               Count(static_cast<double>(cost.params)), Count(static_cast<double>(cost.macs)),
+               Time(measured->prepare.min()), Time(measured->first.min()), Time(ns), Time(measured->timing.min()),
+               Fixed(static_cast<double>(cost.flops()) / ns, 1), Fixed(static_cast<double>(cost.bytes()) / ns, 1),
+               Fixed(share.percent, 0), share.roof});
+    auto& row = report.Add(names[i], measured->implementation, measured->timing, cost, layer.count);
+    row["problem"] = ToString(layer.problem);
+    AddBeginnings(*measured, row);
   }
   if (options.end_to_end) {
     progress.Show("end to end");
@@ -115,16 +135,17 @@ int Run(const Options& options) {
     const double ns = measured->timing.median();
     const harness::RoofShare share = harness::ShareOfRoof(cost, ns, limited, threads);
     table.Row({"end to end", "", measured->implementation, Count(static_cast<double>(cost.params)),
-               Count(static_cast<double>(cost.macs)), Time(ns), Time(measured->timing.min()),
-               Fixed(static_cast<double>(cost.flops()) / ns, 1), Fixed(static_cast<double>(cost.bytes()) / ns, 1),
-               Fixed(share.percent, 0), share.roof});
-    report.Add("end_to_end", measured->implementation, measured->timing, cost, 1);
+               Count(static_cast<double>(cost.macs)), Time(measured->prepare.min()), Time(measured->first.min()),
+               Time(ns), Time(measured->timing.min()), Fixed(static_cast<double>(cost.flops()) / ns, 1),
+               Fixed(static_cast<double>(cost.bytes()) / ns, 1), Fixed(share.percent, 0), share.roof});
+    AddBeginnings(*measured, report.Add("end_to_end", measured->implementation, measured->timing, cost, 1));
   }
   progress.Clear();
   if (names.size() > 1 && failures.empty() && !options.end_to_end) {
     table.Rule();
     table.Row({"sum", "", "", Count(static_cast<double>(total.params)), Count(static_cast<double>(total.macs)),
-               Time(total_ns), "", Fixed(static_cast<double>(total.flops()) / total_ns, 1)});
+               Time(total_prepare_ns), "", Time(total_ns), "",
+               Fixed(static_cast<double>(total.flops()) / total_ns, 1)});
   }
   std::printf("\n%s", table.ToString().c_str());
   std::fprintf(stderr, "%s", failures.c_str());
