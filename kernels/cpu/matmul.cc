@@ -15,6 +15,7 @@
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/round.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/cpu/transpose.h"
 
 namespace lamina::cpu {
 namespace {
@@ -197,6 +198,14 @@ class Product {
   Blocking blocking_;
 };
 
+// panel[i * width + j] = j < real ? w[j * o_stride + i * i_stride] : 0 for i < k; one of the strides is 1.
+void PackPanel(const TransposeKernel& move, size_t k, size_t real, size_t width, const float* w, int64_t o_stride,
+               int64_t i_stride, float* panel) {
+  if (o_stride == 1) return move.copy_rows(k, real, width, w, i_stride, panel);
+  move.transpose(real, k, w, o_stride, panel, static_cast<ptrdiff_t>(width));
+  for (size_t i = 0; i < k && real < width; ++i) std::fill(panel + i * width + real, panel + (i + 1) * width, 0.0f);
+}
+
 }  // namespace
 
 Result<PackedMatrix> PackedMatrix::Pack(Isa isa, int64_t k, int64_t n, const float* w, int64_t o_stride,
@@ -215,18 +224,10 @@ Result<PackedMatrix> PackedMatrix::Pack(Isa isa, int64_t k, int64_t n, const flo
   }
   for (int64_t o = 0; o < columns; ++o) packed.bias_.as<float>()[o] = bias != nullptr && o < n ? bias[o] : 0.0f;
   const auto panel_columns = static_cast<int64_t>(kernel.vectors * kernel.lanes);
-  constexpr int64_t kLine = 16;  // floats of a cache line: of each row of w one line at a time
-  for (int64_t o0 = 0; o0 < columns; o0 += panel_columns) {
-    const int64_t width = std::min(panel_columns, columns - o0);
-    float* panel = packed.panels_.as<float>() + o0 * k;
-    for (int64_t i0 = 0; i0 < k; i0 += kLine) {
-      const int64_t i1 = std::min(k, i0 + kLine);
-      for (int64_t j = 0; j < width; ++j) {
-        const bool real = o0 + j < n;  // else a column of zeros
-        const float* from = real ? w + (o0 + j) * o_stride : nullptr;
-        for (int64_t i = i0; i < i1; ++i) panel[i * width + j] = real ? from[i * i_stride] : 0.0f;
-      }
-    }
+  for (int64_t o = 0; o < columns; o += panel_columns) {
+    PackPanel(GetTransposeKernel(isa), static_cast<size_t>(k), static_cast<size_t>(std::min(panel_columns, n - o)),
+              static_cast<size_t>(std::min(panel_columns, columns - o)), w + o * o_stride, o_stride, i_stride,
+              packed.panels_.as<float>() + o * k);
   }
   return packed;
 }

@@ -18,7 +18,7 @@ namespace lamina::cpu {
 class PackedMatrix {
  public:
   // w: element (o, i) of n = oc columns and k = ic at w[o * o_stride + i * i_stride], so both MatrixLayouts and slices
-  // of wider matrices serve; bias [n] or null. Fails only for want of memory.
+  // of wider matrices serve; one of the strides is 1. bias [n] or null. Fails only for want of memory.
   static Result<PackedMatrix> Pack(Isa isa, int64_t k, int64_t n, const float* w, int64_t o_stride, int64_t i_stride,
                                    const float* bias);
   Isa isa() const { return isa_; }
