@@ -6,33 +6,13 @@
 #include <utility>
 
 #include "kernels/cpu/round.h"
+#include "kernels/cpu/transpose.h"
+#include "kernels/cpu/winograd_weights.h"
 
 namespace lamina::cpu {
 namespace {
 
-constexpr size_t kMostColumns = kMaxTileVectors * 16;  // of a panel
-constexpr size_t kMostTaps = 5;
-
-// G, n x r: row of a finite point a is a^k / product over the other points b of (a - b), that of infinity picks the
-// last tap.
-struct FilterMatrix {
-  FilterMatrix(size_t n, size_t r) {
-    double points[kMostWinogradSize] = {0};
-    for (size_t k = 0; k < n / 2 - 1; ++k) {
-      points[1 + 2 * k] = WinogradPoint(n, k);
-      points[2 + 2 * k] = -WinogradPoint(n, k);
-    }
-    for (size_t i = 0; i + 1 < n; ++i) {
-      double value = 1;
-      for (size_t j = 0; j + 1 < n; ++j) {
-        if (j != i) value /= points[i] - points[j];
-      }
-      for (size_t k = 0; k < r; ++k, value *= points[i]) g[i][k] = value;
-    }
-    g[n - 1][r - 1] = 1;
-  }
-  double g[kMostWinogradSize][kMostTaps] = {};
-};
+constexpr size_t kChunk = 16;  // input channels whose taps are transposed at once: a cache line in ohwi
 
 }  // namespace
 
@@ -51,48 +31,45 @@ WinogradFilter::WinogradFilter(const Conv2dDesc& d, Isa isa, const WinogradKerne
 Result<std::shared_ptr<const WinogradFilter>> WinogradFilter::Pack(const Conv2dDesc& d, const Conv2dWeights& weights,
                                                                    Isa isa, const WinogradKernel& transform) {
   std::shared_ptr<WinogradFilter> filter(new WinogradFilter(d, isa, transform));
+  const Status no_memory{StatusCode::kOutOfMemory, ToString(d) + ": no memory for the packed weights"};
   if (filter->u_.data() == nullptr || filter->bias_.data() == nullptr || filter->zeros_.data() == nullptr) {
-    return Status{StatusCode::kOutOfMemory, ToString(d) + ": no memory for the packed weights"};
+    return no_memory;
   }
   std::memset(filter->bias_.data(), 0, filter->bias_.bytes());
   std::memset(filter->zeros_.data(), 0, filter->zeros_.bytes());
   if (weights.bias != nullptr) std::memcpy(filter->bias_.data(), weights.bias, filter->oc_ * sizeof(float));
-  for (size_t p = 0; p < filter->panels_; ++p) filter->TransformPanel(d, static_cast<const float*>(weights.w), p);
+  const AlignedBuffer taps(kChunk * transform.r * transform.r * filter->PanelAt(0).width * sizeof(float));
+  if (taps.data() == nullptr) return no_memory;
+  for (size_t p = 0; p < filter->panels_; ++p) {
+    filter->TransformPanel(d, isa, static_cast<const float*>(weights.w), p, taps);
+  }
   return std::shared_ptr<const WinogradFilter>(std::move(filter));
 }
 
-// One input channel at a time, all of the panel's columns side by side.
-void WinogradFilter::TransformPanel(const Conv2dDesc& d, const float* w, size_t panel) {
-  const size_t n = transform_->n, r = transform_->r;
-  const FilterMatrix matrix(n, r);
+// A chunk of input channels at a time, all of the panel's columns side by side; `taps`: [channel][r * r][width].
+void WinogradFilter::TransformPanel(const Conv2dDesc& d, Isa isa, const float* w, size_t panel,
+                                    const AlignedBuffer& taps) {
+  const size_t n = transform_->n, r = transform_->r, count = r * r;
+  const WinogradWeightMatrix matrix(n, r);
+  const auto weights = GetWinogradWeights(isa, n, r);
+  const auto transpose = GetTransposeKernel(isa).transpose;
   const Panel to = PanelAt(panel);
-  const bool ohwi = d.weight_layout == WeightLayout::kOhwi;
-  const size_t tap_step = ohwi ? ic_ : 1, channel_step = ohwi ? 1 : r * r;
-  float* u = u_.as<float>() + (to.u - u_.as<float>());
-  double taps[kMostTaps * kMostTaps][kMostColumns] = {}, half[kMostWinogradSize * kMostTaps][kMostColumns];
-  for (size_t c = 0; c < ic_; ++c) {
-    for (size_t o = 0; o < to.columns; ++o) {
-      const float* from = w + (to.first + o) * ic_ * r * r + c * channel_step;
-      for (size_t q = 0; q < r * r; ++q) taps[q][o] = from[q * tap_step];
-    }
-    for (size_t i = 0; i < n; ++i) {
-      for (size_t l = 0; l < r; ++l) {
-        for (size_t o = 0; o < to.width; ++o) {
-          double sum = 0;
-          for (size_t k = 0; k < r; ++k) sum += matrix.g[i][k] * taps[k * r + l][o];
-          half[i * r + l][o] = sum;
-        }
+  const auto from_column = static_cast<ptrdiff_t>(ic_ * count), width = static_cast<ptrdiff_t>(to.width);
+  float *const t = taps.as<float>(), *const u = u_.as<float>() + (to.u - u_.as<float>());
+  std::memset(t, 0, taps.bytes());  // columns beyond oc stay so
+  w += static_cast<ptrdiff_t>(to.first) * from_column;
+  for (size_t c = 0; c < ic_; c += kChunk) {
+    const size_t channels = std::min(kChunk, ic_ - c);
+    if (d.weight_layout == WeightLayout::kOihw) {
+      transpose(to.columns, channels * count, w + c * count, from_column, t, width);
+    } else {
+      for (size_t q = 0; q < count; ++q) {
+        transpose(to.columns, channels, w + q * ic_ + c, from_column, t + q * to.width,
+                  static_cast<ptrdiff_t>(count) * width);
       }
     }
-    for (size_t i = 0; i < n; ++i) {
-      for (size_t j = 0; j < n; ++j) {
-        float* row = u + ((i * n + j) * ic_ + c) * to.width;
-        for (size_t o = 0; o < to.width; ++o) {
-          double sum = 0;
-          for (size_t l = 0; l < r; ++l) sum += matrix.g[j][l] * half[i * r + l][o];
-          row[o] = static_cast<float>(sum);
-        }
-      }
+    for (size_t i = 0; i < channels; ++i) {
+      weights(matrix, to.width, t + i * count * to.width, u + (c + i) * to.width, ic_ * to.width);
     }
   }
 }

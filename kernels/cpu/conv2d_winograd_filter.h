@@ -36,7 +36,7 @@ class WinogradFilter {
 
  private:
   WinogradFilter(const Conv2dDesc& desc, Isa isa, const WinogradKernel& transform);
-  void TransformPanel(const Conv2dDesc& desc, const float* w, size_t panel);
+  void TransformPanel(const Conv2dDesc& desc, Isa isa, const float* w, size_t panel, const AlignedBuffer& taps);
 
   const GemmKernel* gemm_;
   const WinogradKernel* transform_;
