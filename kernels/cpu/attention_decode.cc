@@ -1,14 +1,15 @@
 // Attention of few queries over a part of the keys, fp32, as in decoding with a cache of keys and values:
 //   partial = (sum_j 2^(s_j - maximum) v_j, maximum, sum_j 2^(s_j - maximum)),     s_j = scale * q . k_j + ..
-// Keys and values are streamed once, in rows as they lie: dot products along head_dim for four keys at a time, one
-// transposing reduction for the four sums, then O += weights * rows of V, four keys at a time. The queries that share
-// the keys (the heads of a group, or a few positions) share each load.
+// Keys and values are streamed once, in rows as they lie: dot products along head_dim for four keys, one transposing
+// reduction for the four sums, then O += weights * rows of V. The queries that share the keys (the heads of a group, or
+// a few positions) share each load.
 //
-// Registers, G queries and 4 keys: scores 4 * G sums + 4 of K + 1 of q, AVX-512 with G = 4: 16 + 4 + 1; values 4 * G
-// broadcast weights + 4 of V + 1 of O: 16 + 4 + 1. AVX2 has registers for G = 2: 8 + 4 + 1 of 16.
+// Registers, G queries: scores 4 * G sums + 1 of K, q from memory; values 16 sums of O (8 vectors of 2 queries, 4 of 4)
+// + G weights + 1 of V: AVX-512 21 of 32. AVX2 has half the sums and takes G <= 2: 11 of 16.
 // Memory: q, O and 64 scores a query, in L1. head_dim, value_dim, keys: any.
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "kernels/cpu/attention.h"
 
@@ -33,10 +34,12 @@ constexpr size_t kRows = 4;
 #else
 constexpr size_t kRows = 2;
 #endif
+constexpr size_t kColumns = 8;           // vectors of V at a time, at most
+constexpr size_t kSums = 4 * kRows;      // of O in registers
 constexpr size_t kStep = 4;              // keys at a time
 constexpr size_t kKeys = 64;             // keys between two looks at the maximum
 constexpr size_t kPitch = kKeys + 16;    // of scores: room for a vector behind the last key
-constexpr size_t kPrefetchFloats = 512;  // how far ahead the streams of K and V are asked for: 2 KiB
+constexpr size_t kPrefetchFloats = 512;  // how far ahead rows that lie apart are asked for
 
 size_t WholeVectors(size_t n) { return RoundUp(n, 16); }
 
@@ -96,36 +99,46 @@ HWY_INLINE void StoreSums(const V (&x)[kStep], float* HWY_RESTRICT out) {
 #endif
 }
 
+// Rows of K and V that lie next to each other are read strictly in order, without prefetches: the hardware then reads
+// ahead, and stops when four rows are read in turn (33 MB: 2.7 -> 1.1 ms, Zen 4, 2026-11-26). Rows apart, as in bshd,
+// are read four in turn, each with a prefetch: in order they would cost 1.4 times as much.
+bool InOrder(ptrdiff_t stride, size_t dim) { return stride == static_cast<ptrdiff_t>(dim); }
+ptrdiff_t Ahead(ptrdiff_t stride, size_t dim) {
+  return static_cast<ptrdiff_t>(HWY_MAX(kStep, kPrefetchFloats / dim)) * stride;
+}
+
 // Scores of keys [j0, j0 + n); those of the last step beyond n repeat key n - 1.
 template <size_t G>
 HWY_NOINLINE void Scores(const AttentionBlock& b, const Buffers& x, size_t j0, size_t n) {
   const D d;
   const size_t N = hn::Lanes(d), whole = b.head_dim / N * N, tail = b.head_dim - whole;
-  const ptrdiff_t ahead = static_cast<ptrdiff_t>(HWY_MAX(kStep, kPrefetchFloats / b.head_dim)) * b.k_row;
+  const bool in_order = InOrder(b.k_row, b.head_dim);
+  const ptrdiff_t ahead = Ahead(b.k_row, b.head_dim);
   for (size_t j = 0; j < n; j += kStep) {
     const float* key[kStep];
-    Unroll<kStep>([&](auto i)
-                      LAMINA_INLINE { key[i] = b.k + static_cast<ptrdiff_t>(j0 + HWY_MIN(j + i, n - 1)) * b.k_row; });
     V acc[G][kStep];
-    Unroll<G>([&](auto r) LAMINA_INLINE { Unroll<kStep>([&](auto i) LAMINA_INLINE { acc[r][i] = hn::Zero(d); }); });
-    const auto step = [&](size_t c, const V(&k)[kStep]) LAMINA_INLINE {
-      Unroll<G>([&](auto r) LAMINA_INLINE {
-        const V q = hn::Load(d, x.q + r * x.q_pitch + c);
-        Unroll<kStep>([&](auto i) LAMINA_INLINE { acc[r][i] = hn::MulAdd(q, k[i], acc[r][i]); });
-      });
+    Unroll<kStep>([&](auto i) LAMINA_INLINE {
+      key[i] = b.k + static_cast<ptrdiff_t>(j0 + HWY_MIN(j + i, n - 1)) * b.k_row;
+      Unroll<G>([&](auto r) LAMINA_INLINE { acc[r][i] = hn::Zero(d); });
+    });
+    const auto add = [&](auto i, size_t c, V k) LAMINA_INLINE {
+      Unroll<G>([&](auto r)
+                    LAMINA_INLINE { acc[r][i] = hn::MulAdd(hn::Load(d, x.q + r * x.q_pitch + c), k, acc[r][i]); });
     };
-    for (size_t c = 0; c < whole; c += N) {
-      V k[kStep];
+    if (in_order) {
       Unroll<kStep>([&](auto i) LAMINA_INLINE {
-        hwy::Prefetch(key[i] + c + ahead);
-        k[i] = hn::LoadU(d, key[i] + c);
+        for (size_t c = 0; c < whole; c += N) add(i, c, hn::LoadU(d, key[i] + c));
       });
-      step(c, k);
+    } else {
+      for (size_t c = 0; c < whole; c += N) {
+        Unroll<kStep>([&](auto i) LAMINA_INLINE {
+          hwy::Prefetch(key[i] + c + ahead);
+          add(i, c, hn::LoadU(d, key[i] + c));
+        });
+      }
     }
     if (tail > 0) {
-      V k[kStep];
-      Unroll<kStep>([&](auto i) LAMINA_INLINE { k[i] = LoadTail(d, key[i] + whole, tail); });
-      step(whole, k);
+      Unroll<kStep>([&](auto i) LAMINA_INLINE { add(i, whole, LoadTail(d, key[i] + whole, tail)); });
     }
     Unroll<G>([&](auto r) LAMINA_INLINE { StoreSums(acc[r], x.s + r * kPitch + j); });
   }
@@ -188,39 +201,58 @@ HWY_NOINLINE void Softmax(const Buffers& x, size_t r, size_t n, float& maximum, 
   sum += hn::GetLane(hn::SumOfLanes(d, total));
 }
 
-// O[r] += weights * rows of V for K keys from j of the tile that begins at j0, for G rows.
-template <size_t G, size_t K>
-HWY_INLINE void AddValues(const AttentionBlock& b, const Buffers& x, size_t j0, size_t j) {
+// O[r] += weights * rows of V, of `keys` keys from j of the tile that begins at j0, for R rows from `row` on and the C
+// vectors of columns from c on, which stay in registers meanwhile. `load` reads a vector of V.
+template <size_t R, size_t C, class Load>
+HWY_INLINE void AddColumns(const AttentionBlock& b, const Buffers& x, size_t j0, size_t j, size_t keys, size_t row,
+                           size_t c, const Load& load) {
+  const D d;
+  const size_t N = hn::Lanes(d);
+  const float* value = b.v + static_cast<ptrdiff_t>(j0 + j) * b.v_row + static_cast<ptrdiff_t>(c);
+  const float* weight = x.s + row * kPitch + j;
+  float* const at = x.o + row * x.o_pitch + c;
+  V o[R][C];
+  Unroll<R>([&](auto r) LAMINA_INLINE {
+    Unroll<C>([&](auto i) LAMINA_INLINE { o[r][i] = hn::Load(d, at + r * x.o_pitch + i * N); });
+  });
+  for (size_t k = 0; k < keys; ++k, value += b.v_row, ++weight) {
+    V w[R];
+    Unroll<R>([&](auto r) LAMINA_INLINE { w[r] = hn::Set(d, weight[r * kPitch]); });
+    Unroll<C>([&](auto i) LAMINA_INLINE {
+      const V v = load(value + i * N);
+      Unroll<R>([&](auto r) LAMINA_INLINE { o[r][i] = hn::MulAdd(w[r], v, o[r][i]); });
+    });
+  }
+  Unroll<R>([&](auto r) LAMINA_INLINE {
+    Unroll<C>([&](auto i) LAMINA_INLINE { hn::Store(o[r][i], d, at + r * x.o_pitch + i * N); });
+  });
+}
+
+// The same for all G rows and columns.
+template <size_t G>
+HWY_INLINE void AddValues(const AttentionBlock& b, const Buffers& x, size_t j0, size_t j, size_t keys) {
   const D d;
   const size_t N = hn::Lanes(d), whole = b.value_dim / N * N, tail = b.value_dim - whole;
-  const ptrdiff_t ahead = static_cast<ptrdiff_t>(HWY_MAX(kStep, kPrefetchFloats / b.value_dim)) * b.v_row;
-  const float* value[K];
-  Unroll<K>([&](auto i) LAMINA_INLINE { value[i] = b.v + static_cast<ptrdiff_t>(j0 + j + i) * b.v_row; });
-  V weight[G][K];
-  Unroll<G>([&](auto r) LAMINA_INLINE {
-    Unroll<K>([&](auto i) LAMINA_INLINE { weight[r][i] = hn::Set(d, x.s[r * kPitch + j + i]); });
-  });
-  const auto step = [&](size_t c, const V(&v)[K]) LAMINA_INLINE {
-    Unroll<G>([&](auto r) LAMINA_INLINE {
-      float* const at = x.o + r * x.o_pitch + c;
-      V o = hn::Load(d, at);
-      Unroll<K>([&](auto i) LAMINA_INLINE { o = hn::MulAdd(weight[r][i], v[i], o); });
-      hn::Store(o, d, at);
-    });
+  size_t c = 0;
+  const auto chunks = [&](auto C, const auto& load) LAMINA_INLINE {
+    constexpr size_t R = HWY_MIN(G, kSums / C);
+    for (; c + C * N <= whole; c += C * N) {
+      for (size_t row = 0; row < G; row += R) AddColumns<R, C>(b, x, j0, j, keys, row, c, load);
+    }
   };
-  for (size_t c = 0; c < whole; c += N) {
-    V v[K];
-    Unroll<K>([&](auto i) LAMINA_INLINE {
-      hwy::Prefetch(value[i] + c + ahead);
-      v[i] = hn::LoadU(d, value[i] + c);
+  if (InOrder(b.v_row, b.value_dim)) {
+    const auto load = [&](const float* p) LAMINA_INLINE { return hn::LoadU(d, p); };
+    chunks(std::integral_constant<size_t, kColumns>(), load);
+    chunks(std::integral_constant<size_t, kColumns / 2>(), load);
+    chunks(std::integral_constant<size_t, 1>(), load);
+  } else {
+    chunks(std::integral_constant<size_t, 1>(), [&, ahead = Ahead(b.v_row, b.value_dim)](const float* p) LAMINA_INLINE {
+      hwy::Prefetch(p + ahead);
+      return hn::LoadU(d, p);
     });
-    step(c, v);
   }
-  if (tail > 0) {
-    V v[K];
-    Unroll<K>([&](auto i) LAMINA_INLINE { v[i] = LoadTail(d, value[i] + whole, tail); });
-    step(whole, v);
-  }
+  if (tail == 0) return;
+  AddColumns<G, 1>(b, x, j0, j, keys, 0, whole, [&](const float* p) LAMINA_INLINE { return LoadTail(d, p, tail); });
 }
 
 // The same for row r and a single key, unless the pair is not kept: a weight of 0 would not keep a NaN out.
@@ -250,18 +282,19 @@ HWY_NOINLINE void Values(const AttentionBlock& b, const Buffers& x, size_t j0, s
     }
     return false;
   };
-  for (size_t j = 0; j < n;) {
-    const size_t count = n - j >= kStep ? kStep : 1;
-    if (any_dropped(j, count)) {
-      for (size_t i = 0; i < count; ++i) {
-        for (size_t r = 0; r < G; ++r) AddKeptValue(b, x, r, j0, j + i);
-      }
-    } else if (count == kStep) {
-      AddValues<G, kStep>(b, x, j0, j);
-    } else {
-      AddValues<G, 1>(b, x, j0, j);
+  // All keys of the tile at once where one chunk of columns is a whole row.
+  const size_t chunk = kColumns * hn::Lanes(D());
+  const bool one_chunk = b.value_dim == chunk || b.value_dim == chunk / 2;
+  const size_t step = one_chunk && InOrder(b.v_row, b.value_dim) ? n : kStep;
+  for (size_t j = 0; j < n; j += step) {
+    const size_t count = HWY_MIN(step, n - j);
+    if (!any_dropped(j, count)) {
+      AddValues<G>(b, x, j0, j, count);
+      continue;
     }
-    j += count;
+    for (size_t i = 0; i < count; ++i) {
+      for (size_t r = 0; r < G; ++r) AddKeptValue(b, x, r, j0, j + i);
+    }
   }
 }
 
