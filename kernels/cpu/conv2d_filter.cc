@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "kernels/cpu/gemm_narrow.h"
-#include "lamina/weights.h"
 
 namespace lamina::cpu {
 namespace {
@@ -45,21 +44,11 @@ Result<std::shared_ptr<const PackedFilter>> PackedFilter::Pack(const Conv2dDesc&
 
 Status PackedFilter::PackGroups(const Conv2dDesc& d, const float* w, const float* bias, Isa isa) {
   const int64_t oc_group = d.oc / d.groups, ic_group = d.ic / d.groups, k = d.kh * d.kw * ic_group;
-  AlignedBuffer ohwi;
-  const bool convert = d.weight_layout == WeightLayout::kOihw && d.kh * d.kw > 1 && ic_group > 1;
-  if (convert) {
-    ohwi = AlignedBuffer(static_cast<size_t>(oc_group * k) * sizeof(float));
-    if (ohwi.data() == nullptr) return NoMemory(d);
-  }
+  const int64_t taps = d.weight_layout == WeightLayout::kOihw ? d.kh * d.kw : 1;
   matrices_.reserve(static_cast<size_t>(d.groups));
   for (int64_t g = 0; g < d.groups; ++g) {
-    const float* group = w + g * oc_group * k;
-    if (convert) {
-      Status s = ConvertWeights(oc_group, ic_group, d.kh, d.kw, d.dtype, WeightLayout::kOihw, group, ohwi.data());
-      if (!s.ok()) return s;
-      group = ohwi.as<float>();
-    }
-    auto packed = PackedMatrix::Pack(isa, k, oc_group, group, k, 1, bias == nullptr ? nullptr : bias + g * oc_group);
+    auto packed = PackedMatrix::Pack(isa, k, oc_group, w + g * oc_group * k, k, 1,
+                                     bias == nullptr ? nullptr : bias + g * oc_group, taps);
     if (!packed.ok()) return NoMemory(d);
     matrices_.push_back(std::move(*packed));
   }

@@ -37,14 +37,13 @@ Result<std::shared_ptr<const PackedDepthwise>> PackedDepthwise::Pack(Isa isa, in
   if (packed->buffer_.data() == nullptr) {
     return Status{StatusCode::kOutOfMemory, "no memory for " + std::to_string(bytes) + " bytes of packed weights"};
   }
+  std::memset(packed->buffer_.data(), 0, bytes);  // channels beyond oc, and a bias that is not there
+  const auto transpose = GetTransposeKernel(isa).transpose;
   float* out = packed->buffer_.as<float>();
-  for (int64_t v = 0; v < vectors; ++v) {
-    for (int64_t tap = 0; tap <= taps; ++tap) {
-      for (int64_t c = v * lanes; c < (v + 1) * lanes; ++c) {
-        const bool is_bias = tap == taps;
-        *out++ = c >= oc || (is_bias && bias == nullptr) ? 0.0f : is_bias ? bias[c] : w[c * taps + tap];
-      }
-    }
+  for (int64_t c = 0; c < oc; c += lanes, out += packed->vector_floats_) {
+    const auto channels = static_cast<size_t>(std::min(lanes, oc - c));
+    transpose(channels, static_cast<size_t>(taps), w + c * taps, taps, out, lanes);
+    if (bias != nullptr) std::copy_n(bias + c, channels, out + taps * lanes);
   }
   return std::shared_ptr<const PackedDepthwise>(std::move(packed));
 }

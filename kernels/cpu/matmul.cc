@@ -198,18 +198,21 @@ class Product {
   Blocking blocking_;
 };
 
-// panel[i * width + j] = j < real ? w[j * o_stride + i * i_stride] : 0 for i < k; one of the strides is 1.
+// One panel [k][width], `real` of its columns in w and zeros beyond; w and the strides as PackedMatrix::Pack has them.
 void PackPanel(const TransposeKernel& move, size_t k, size_t real, size_t width, const float* w, int64_t o_stride,
-               int64_t i_stride, float* panel) {
-  if (o_stride == 1) return move.copy_rows(k, real, width, w, i_stride, panel);
-  move.transpose(real, k, w, o_stride, panel, static_cast<ptrdiff_t>(width));
+               int64_t i_stride, size_t taps, float* panel) {
+  if (o_stride == 1 && taps == 1) return move.copy_rows(k, real, width, w, i_stride, panel);
+  const size_t run = taps == 1 ? k : taps, runs = k / run;  // of columns of w that go to every runs-th row
+  for (size_t i = 0; i < runs; ++i) {
+    move.transpose(real, run, w + i * run, o_stride, panel + i * width, static_cast<ptrdiff_t>(runs * width));
+  }
   for (size_t i = 0; i < k && real < width; ++i) std::fill(panel + i * width + real, panel + (i + 1) * width, 0.0f);
 }
 
 }  // namespace
 
 Result<PackedMatrix> PackedMatrix::Pack(Isa isa, int64_t k, int64_t n, const float* w, int64_t o_stride,
-                                        int64_t i_stride, const float* bias) {
+                                        int64_t i_stride, const float* bias, int64_t taps) {
   const GemmKernel& kernel = GetGemmKernel(isa);
   const auto columns = static_cast<int64_t>(PackedColumns(kernel, static_cast<size_t>(n)));
   PackedMatrix packed;
@@ -227,7 +230,7 @@ Result<PackedMatrix> PackedMatrix::Pack(Isa isa, int64_t k, int64_t n, const flo
   for (int64_t o = 0; o < columns; o += panel_columns) {
     PackPanel(GetTransposeKernel(isa), static_cast<size_t>(k), static_cast<size_t>(std::min(panel_columns, n - o)),
               static_cast<size_t>(std::min(panel_columns, columns - o)), w + o * o_stride, o_stride, i_stride,
-              packed.panels_.as<float>() + o * k);
+              static_cast<size_t>(taps), packed.panels_.as<float>() + o * k);
   }
   return packed;
 }

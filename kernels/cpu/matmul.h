@@ -18,9 +18,10 @@ namespace lamina::cpu {
 class PackedMatrix {
  public:
   // w: element (o, i) of n = oc columns and k = ic at w[o * o_stride + i * i_stride], so both MatrixLayouts and slices
-  // of wider matrices serve; one of the strides is 1. bias [n] or null. Fails only for want of memory.
+  // of wider matrices serve; one of the strides is 1. taps > 1 (i_stride is 1 then): rows of w are [ic, taps] and are
+  // packed as [taps, ic], k = taps * ic. bias [n] or null. Fails only for want of memory.
   static Result<PackedMatrix> Pack(Isa isa, int64_t k, int64_t n, const float* w, int64_t o_stride, int64_t i_stride,
-                                   const float* bias);
+                                   const float* bias, int64_t taps = 1);
   Isa isa() const { return isa_; }
   int64_t k() const { return k_; }
   int64_t n() const { return n_; }
