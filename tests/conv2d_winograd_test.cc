@@ -48,6 +48,18 @@ TEST(Conv2dWinograd, EveryEndOfATile) {
   }
 }
 
+// Enough tiles that those of fewer outputs are left out of the products that they do not need.
+TEST(Conv2dWinograd, TilesOfFewerOutputsAmongMany) {
+  for (int ih : {13, 14, 15}) {
+    for (int iw : {18, 19, 20}) {
+      const std::string image = "n=2 ic=16 oc=9 ih=" + std::to_string(ih) + " iw=" + std::to_string(iw);
+      Check(image + " kh=3 kw=3 pad_top=1 pad_left=1 pad_bottom=1 pad_right=1");
+      Check(image + " kh=5 kw=5 pad_top=2 pad_left=2 pad_bottom=2 pad_right=2");
+      Check(image + " kh=3 kw=3 pad_top=1 pad_left=1 pad_bottom=1 pad_right=1 layout=nchw");
+    }
+  }
+}
+
 TEST(Conv2dWinograd, ChannelsAroundVectorsAndPanels) {
   for (int ic : {16, 19, 33}) {
     for (int oc : {16, 31, 64, 65, 130}) {

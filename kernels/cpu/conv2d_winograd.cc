@@ -3,7 +3,8 @@
 //   in nchw: the input rows that it reads are transposed to nhwc
 //   V[q][tile][ic] = transform of the tiles' inputs                          q < n * n coefficients
 //   for each panel of output channels:
-//     M[q][tile][width] = V[q] U[q]                                          n * n matrix products
+//     M[q][tile][width] = V[q] U[q]                                          n * n matrix products, each of the tiles
+//                                                                            that need q (conv2d_winograd_tiles.h)
 //     y = act(transform of M + bias + residual), cut at the image's ends; in nchw transposed back
 //
 // A block is as large as V, M and what is in use of U fit the L2 cache, so U is read once a block and nothing of the
@@ -11,8 +12,8 @@
 // share out blocks; where those are too few, each block is transformed by all threads and its panels shared out. A
 // coefficient's sum runs over the channels in one order whatever the cut: the same bits for any number of threads.
 //
-// Memory: V and M of a block in half of the L2 cache. Kernels of 3x3 and 5x5, strides and dilations of 1, one group; 4
-// input channels at least, 16 where n = 8; any image, pads, batch and number of output channels.
+// Memory: V and M of a block in three quarters of the L2 cache. Kernels of 3x3 and 5x5, strides and dilations of 1, one
+// group; 4 input channels at least, 16 where n = 8; any image, pads, batch and number of output channels.
 #include <algorithm>
 #include <memory>
 #include <string>
@@ -21,6 +22,7 @@
 #include "kernels/cpu/conv2d_candidates.h"
 #include "kernels/cpu/conv2d_tiles.h"
 #include "kernels/cpu/conv2d_winograd_filter.h"
+#include "kernels/cpu/conv2d_winograd_tiles.h"
 #include "kernels/cpu/round.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/transpose.h"
@@ -37,26 +39,27 @@ constexpr size_t kChunk = 16;               // channels that a task transposes
 
 size_t AsSize(int64_t n) { return static_cast<size_t>(n); }
 
+// Whether a block's tiles get the products too that they do not need: those of a single row tile wait for the weights
+// anyway, whose prefetches do worse in bursts (7x7x512: 770 us against 1040; Zen 4).
+bool EveryProduct(size_t tiles, const GemmKernel& gemm) { return tiles <= gemm.rows; }
+
 // How the tiles are cut into blocks, and what of scratch a block takes.
 struct Plan {
   Plan(const Conv2dDesc& d, const WinogradKernel& transform, const GemmKernel& gemm, const Machine& machine,
        size_t threads)
-      : across(DivUp(AsSize(d.ow()), transform.m)),
-        down(DivUp(AsSize(d.oh()), transform.m)),
-        tiles(AsSize(d.n) * across * down),
-        channels(RoundUp(AsSize(d.ic), gemm.lanes)) {
+      : tiles(d, transform), channels(RoundUp(AsSize(d.ic), gemm.lanes)) {
     const bool planes = d.layout == Layout::kNchw;
     const size_t coefficients = transform.n * transform.n;
     const size_t width = std::min(gemm.vectors * gemm.lanes, PackedColumns(gemm, AsSize(d.oc)));
-    unit = planes ? across : 1;
-    span = planes ? down : tiles;
-    spans = tiles == 0 ? 0 : tiles / (span * unit);
+    unit = planes ? tiles.across() : 1;
+    span = planes ? tiles.down() : tiles.count();
+    spans = tiles.count() == 0 ? 0 : tiles.count() / (span * unit);
     const size_t tile_bytes = coefficients * (channels + width) * sizeof(float);
-    const size_t most = std::max(gemm.rows, AsSize(machine.l2.bytes) / 2 / tile_bytes);
-    size_t blocks = DivUp(tiles, most);
+    const size_t most = std::max(gemm.rows, AsSize(machine.l2.bytes) * 3 / 4 / tile_bytes);
+    size_t blocks = DivUp(tiles.count(), most);
     if (threads > 1) {
       const size_t wanted = RoundUp(std::max(blocks, threads), threads);
-      each_alone = tiles / wanted >= 2 * gemm.rows;
+      each_alone = tiles.count() / wanted >= 2 * gemm.rows;
       if (each_alone) blocks = wanted;
     }
     units = spans == 0 ? 1 : DivUp(span, DivUp(blocks, spans));
@@ -71,8 +74,8 @@ struct Plan {
   size_t blocks_of_a_span() const { return DivUp(span, units); }
   size_t blocks() const { return spans * blocks_of_a_span(); }
 
-  size_t across, down, tiles;  // of an image row, rows of tiles, in all
-  size_t channels;             // floats of a row of V
+  WinogradTiles tiles;
+  size_t channels;           // floats of a row of V
   size_t unit, span, spans;  // tiles that stay together; units that a block may lie among, and how many such there are
   size_t units;              // of a block, the last of a span may have fewer
   bool each_alone = true;    // a block is one task, with a V of its own
@@ -100,7 +103,7 @@ class Winograd final : public Kernel<Conv2d> {
         std::byte* const own = scratch + worker * (shared_bytes() + worker_bytes());
         const Block block = BlockAt(b, tensors, own);
         for (size_t c = 0; c < chunks; ++c) TransposeInput(tensors, block, c);
-        for (size_t t = 0; t < block.tiles; ++t) TransformInput(block, t);
+        for (size_t t = 0; t < block.tiles.count(); ++t) TransformInput(block, t);
         for (size_t p = 0; p < panels; ++p) RunPanel(tensors, block, p, own + shared_bytes());
       });
       return {};
@@ -108,7 +111,7 @@ class Winograd final : public Kernel<Conv2d> {
     for (size_t b = 0; b < plan_.blocks(); ++b) {
       const Block block = BlockAt(b, tensors, scratch);
       ParallelTasks(pool, chunks, [&](size_t c, size_t) { TransposeInput(tensors, block, c); });
-      ParallelTasks(pool, block.tiles, [&](size_t t, size_t) { TransformInput(block, t); });
+      ParallelTasks(pool, block.tiles.count(), [&](size_t t, size_t) { TransformInput(block, t); });
       ParallelTasks(pool, panels, [&](size_t p, size_t worker) {
         RunPanel(tensors, block, p, scratch + shared_bytes() + worker * worker_bytes());
       });
@@ -130,36 +133,24 @@ class Winograd final : public Kernel<Conv2d> {
   size_t shared_bytes() const { return plan_.x_bytes + plan_.v_bytes; }
   size_t worker_bytes() const { return plan_.m_bytes + plan_.y_bytes; }
 
-  // Where a tile's outputs begin.
-  struct Place {
-    int64_t image, row, column;
-  };
-  Place PlaceOf(size_t tile) const {
-    const size_t line = tile / plan_.across, m = transform_.m;
-    return {static_cast<int64_t>(line / plan_.down), static_cast<int64_t>(line % plan_.down * m),
-            static_cast<int64_t>(tile % plan_.across * m)};
-  }
-
   struct Block {
-    size_t first, tiles;
-    Place place;  // of the first tile
+    WinogradBlock tiles;
+    WinogradTiles::Tile begin;  // the first of them
     float *copy, *v;
-    const float* x;  // nhwc: of all images; nchw: the copy of the input rows [x_row, x_row + x_rows)
-    int64_t pixel, x_row = 0, x_rows = 0;
+    const float* x = nullptr;  // nhwc: of all images; nchw: the copy of the input rows [x_row, x_row + x_rows)
+    int64_t pixel = 0, x_row = 0, x_rows = 0;
   };
   Block BlockAt(size_t b, const Conv2dTensors& tensors, std::byte* shared) const {
     const Conv2dDesc& d = desc_;
     const size_t unit = b % plan_.blocks_of_a_span() * plan_.units;
-    Block block;
-    block.first = (b / plan_.blocks_of_a_span() * plan_.span + unit) * plan_.unit;
-    block.tiles = std::min(plan_.units, plan_.span - unit) * plan_.unit;
-    block.place = PlaceOf(block.first);
-    block.copy = reinterpret_cast<float*>(shared);
-    block.v = reinterpret_cast<float*>(shared + plan_.x_bytes);
+    const size_t first = (b / plan_.blocks_of_a_span() * plan_.span + unit) * plan_.unit;
+    Block block = {WinogradBlock(plan_.tiles, first, std::min(plan_.units, plan_.span - unit) * plan_.unit),
+                   plan_.tiles.At(first), reinterpret_cast<float*>(shared),
+                   reinterpret_cast<float*>(shared + plan_.x_bytes)};
     block.x = planes() ? block.copy : static_cast<const float*>(tensors.x);
     block.pixel = planes() ? d.ic : StrideOr(d.x_stride, d.ic);
     if (planes()) {
-      const int64_t top = block.place.row - d.pad_top;
+      const int64_t top = block.begin.row - d.pad_top;
       block.x_row = std::clamp<int64_t>(top, 0, d.ih);
       block.x_rows = std::clamp<int64_t>(top + OutputRows(block) + d.kh - 1, block.x_row, d.ih) - block.x_row;
     }
@@ -167,7 +158,7 @@ class Winograd final : public Kernel<Conv2d> {
   }
   // nchw: those of whole tiles.
   int64_t OutputRows(const Block& block) const {
-    return static_cast<int64_t>(block.tiles / plan_.across * transform_.m);
+    return static_cast<int64_t>(block.tiles.count() / plan_.tiles.across() * transform_.m);
   }
 
   // One chunk of the channels of a block's input rows.
@@ -175,7 +166,7 @@ class Winograd final : public Kernel<Conv2d> {
     const Conv2dDesc& d = desc_;
     const int64_t plane = d.ih * d.iw, channel = static_cast<int64_t>(chunk * kChunk);
     transpose_(std::min(kChunk, AsSize(d.ic - channel)), AsSize(block.x_rows * d.iw),
-               static_cast<const float*>(tensors.x) + block.place.image * StrideOr(d.x_stride, d.ic * plane) +
+               static_cast<const float*>(tensors.x) + block.begin.image * StrideOr(d.x_stride, d.ic * plane) +
                    channel * plane + block.x_row * d.iw,
                plane, block.copy + channel, d.ic);
   }
@@ -183,7 +174,7 @@ class Winograd final : public Kernel<Conv2d> {
   // V of the block's tile t.
   void TransformInput(const Block& block, size_t t) const {
     const Conv2dDesc& d = desc_;
-    const Place place = PlaceOf(block.first + t);
+    const WinogradTiles::Tile place = plan_.tiles.At(block.tiles.first() + t);
     const int64_t n = static_cast<int64_t>(transform_.n), top = place.row - d.pad_top, left = place.column - d.pad_left;
     WinogradInput in;
     in.pixel = block.pixel;
@@ -195,7 +186,9 @@ class Winograd final : public Kernel<Conv2d> {
     in.left = AsSize(std::clamp<int64_t>(-left, 0, n));
     in.right = AsSize(std::clamp<int64_t>(d.iw - left, 0, n));
     in.channels = AsSize(d.ic);
-    in.v = block.v + t * plan_.channels;
+    in.no_first_row = place.low && plan_.tiles.low_rows().first > 0;
+    in.no_first_column = place.thin && plan_.tiles.thin_columns().first > 0;
+    in.v = block.v + block.tiles.SlotOf(block.tiles.first() + t, place) * plan_.channels;
     in.slice = plan_.v_slice;
     transform_.input(in);
   }
@@ -205,7 +198,14 @@ class Winograd final : public Kernel<Conv2d> {
     const Conv2dDesc& d = desc_;
     const WinogradFilter::Panel panel = filter_->PanelAt(p);
     float *const m = reinterpret_cast<float*>(worker), *const rows = reinterpret_cast<float*>(worker + plan_.m_bytes);
-    for (size_t q = 0; q < transform_.n * transform_.n; ++q) Multiply(block, panel, q, m);
+    const bool all = EveryProduct(block.tiles.count(), filter_->gemm());
+    for (size_t i = 0; i < transform_.n; ++i) {
+      for (size_t j = 0; j < transform_.n; ++j) {
+        const WinogradBlock::Slots slots =
+            all ? WinogradBlock::Slots{0, block.tiles.count()} : block.tiles.SlotsOf(i, j);
+        Multiply(block, panel, slots, i * transform_.n + j, m);
+      }
+    }
     const int64_t first = static_cast<int64_t>(panel.first), columns = static_cast<int64_t>(panel.columns);
     const bool has_residual = d.residual != Residual::kNone;
     WinogradOutput o;
@@ -222,17 +222,17 @@ class Winograd final : public Kernel<Conv2d> {
       return;
     }
     const int64_t plane = d.oh() * d.ow();
-    const size_t pixels = AsSize(std::min(OutputRows(block), d.oh() - block.place.row) * d.ow());
+    const size_t pixels = AsSize(std::min(OutputRows(block), d.oh() - block.begin.row) * d.ow());
     // Of this panel's planes, where the block begins.
     const auto at = [&](int64_t stride) {
-      return block.place.image * StrideOr(stride, d.oc * plane) + first * plane + block.place.row * d.ow();
+      return block.begin.image * StrideOr(stride, d.oc * plane) + first * plane + block.begin.row * d.ow();
     };
     if (has_residual) {  // into the outputs' own place: a tile reads it before it writes
       transpose_(panel.columns, pixels, static_cast<const float*>(tensors.residual) + at(d.residual_stride), plane,
                  rows, columns);
     }
     o.out.row = o.out.residual_row = columns;
-    const int64_t origin = (block.place.image * d.oh() + block.place.row) * d.ow();
+    const int64_t origin = (block.begin.image * d.oh() + block.begin.row) * d.ow();
     TransformOutputs(block, panel, m, origin, rows, has_residual ? rows : nullptr, o);
     transpose_(pixels, panel.columns, rows, columns, static_cast<float*>(tensors.y) + at(d.y_stride), plane);
   }
@@ -243,10 +243,13 @@ class Winograd final : public Kernel<Conv2d> {
     const int64_t size = static_cast<int64_t>(transform_.m), oh = desc_.oh(), ow = desc_.ow();
     o.line = ow * o.out.row;
     o.residual_line = ow * o.out.residual_row;
-    for (size_t t = 0; t < block.tiles; ++t) {
-      const Place place = PlaceOf(block.first + t);
+    const size_t first = block.tiles.first();
+    for (size_t t = first; t < first + block.tiles.count(); ++t) {
+      const WinogradTiles::Tile place = plan_.tiles.At(t);
       const int64_t pixel = (place.image * oh + place.row) * ow + place.column - origin;
-      o.sums = m + t * panel.width;
+      o.sums = m + block.tiles.SlotOf(t, place) * panel.width;
+      o.no_first_row = place.low && plan_.tiles.low_rows().first > 0;
+      o.no_first_column = place.thin && plan_.tiles.thin_columns().first > 0;
       o.rows = AsSize(std::min(size, oh - place.row));
       o.columns = AsSize(std::min(size, ow - place.column));
       o.out.c = y + pixel * o.out.row;
@@ -255,19 +258,21 @@ class Winograd final : public Kernel<Conv2d> {
     }
   }
 
-  // M[q] = V[q] U[q]: tiles of two heights, which bring in the next coefficient's weights evenly: what comes from L3
-  // comes in a trickle (res4: 711 -> 630 us).
-  void Multiply(const Block& block, const WinogradFilter::Panel& panel, size_t q, float* m) const {
+  // M[q] = V[q] U[q] of the slots that need q: row tiles of two heights, which bring in the next coefficient's weights
+  // evenly: what comes from L3 comes in a trickle (res4: 711 -> 630 us).
+  void Multiply(const Block& block, const WinogradFilter::Panel& panel, WinogradBlock::Slots slots, size_t q,
+                float* m) const {
+    if (slots.first == slots.last) return;
     const size_t ic = AsSize(desc_.ic);
-    const Cut cut(static_cast<int64_t>(block.tiles), static_cast<int64_t>(filter_->gemm().rows));
+    const Cut cut(static_cast<int64_t>(slots.last - slots.first), static_cast<int64_t>(filter_->gemm().rows));
     const ptrdiff_t tap = 0;
     GemmTiles t;
-    t.a = block.v + q * plan_.v_slice;
+    t.a = block.v + q * plan_.v_slice + slots.first * plan_.channels;
     t.a_row = static_cast<ptrdiff_t>(plan_.channels);
     t.tap = &tap;
     t.kc = ic;
     t.b = panel.u + q * ic * panel.width;
-    t.out.c = m + q * plan_.m_slice;
+    t.out.c = m + q * plan_.m_slice + slots.first * panel.width;
     t.out.row = static_cast<ptrdiff_t>(panel.width);
     t.out.columns = panel.width;
     t.out.bias = panel.zeros;
@@ -301,13 +306,14 @@ double PredictNs(const Conv2dDesc& d, const Context& context, const WinogradKern
   const Machine& machine = *context.machine;
   const size_t threads = context.pool->num_threads();
   const Plan plan(d, transform, gemm, machine, threads);
-  if (plan.tiles == 0) return 0;
+  if (plan.tiles.count() == 0) return 0;
   const double coefficients = static_cast<double>(transform.n * transform.n), ic = static_cast<double>(d.ic);
   const double columns = static_cast<double>(PackedColumns(gemm, AsSize(d.oc)));
-  const double tiles = static_cast<double>(plan.tiles), blocks = static_cast<double>(plan.blocks());
+  const double tiles = static_cast<double>(plan.tiles.count()), blocks = static_cast<double>(plan.blocks());
   const TileTimes times(gemm, d.ic, d.oc, FmasPerCycle(machine, context.isa));
   const Cut cut(static_cast<int64_t>(plan.units * plan.unit), static_cast<int64_t>(gemm.rows));
-  const double rows = blocks * times.Of(cut);
+  const double needed = EveryProduct(plan.units * plan.unit, gemm) ? 1.0 : plan.tiles.part();
+  const double rows = blocks * times.Of(cut) * needed;
   const int count = static_cast<int>(threads);
   const double products =
       2 * rows * coefficients * ic * columns / (kLoopEfficiency * machine.Gflops(context.isa, count));

@@ -41,13 +41,6 @@ constexpr auto EvenPolynomial(size_t without = kMostWinogradPairs) {
   return p;
 }
 
-// coefficient * x + sum, without the multiplication where the coefficient is 1.
-template <class Coefficient>
-HWY_INLINE V Accumulate(Coefficient coefficient, V x, V sum) {
-  const D d;
-  return coefficient == 1.0f ? hn::Add(x, sum) : hn::MulAdd(hn::Set(d, coefficient), x, sum);
-}
-
 template <size_t kN>
 HWY_INLINE void TransformIn(const V (&x)[kN], V (&t)[kN]) {
   const D d;
@@ -73,6 +66,16 @@ HWY_INLINE void TransformIn(const V (&x)[kN], V (&t)[kN]) {
     t[1 + 2 * k] = hn::MulAdd(a, odd, even);
     t[2 + 2 * k] = hn::NegMulAdd(a, odd, even);
   });
+}
+
+// What x[n-2] has to be for t[0] to vanish.
+template <size_t kN>
+HWY_INLINE V Vanishing(const V (&x)[kN]) {
+  const D d;
+  constexpr auto kAll = EvenPolynomial<kN>();
+  V sum = hn::Zero(d);
+  Unroll<kN / 2 - 1>([&](auto j) LAMINA_INLINE { sum = hn::NegMulAdd(hn::Set(d, kAll.of[j]), x[2 * j], sum); });
+  return sum;
 }
 
 template <size_t kN, size_t kM>
@@ -123,6 +126,7 @@ HWY_INLINE void InputVector(const WinogradInput& in, size_t channel) {
                                   static_cast<ptrdiff_t>(channel));
       x[i] = kInside ? hn::LoadU(d, from) : LoadUpTo(d, from, in.channels - channel);
     });
+    if (!kInside && in.no_first_row) x[kN - 2] = Vanishing<kN>(x);
     TransformIn<kN>(x, t);
     Unroll<kN>([&](auto i) LAMINA_INLINE { hn::Store(t[i], d, half + (i * kN + j) * N); });
   }
@@ -130,6 +134,7 @@ HWY_INLINE void InputVector(const WinogradInput& in, size_t channel) {
   for (size_t i = 0; i < kN; ++i) {
     V x[kN], t[kN];
     Unroll<kN>([&](auto j) LAMINA_INLINE { x[j] = hn::Load(d, half + (i * kN + j) * N); });
+    if (!kInside && in.no_first_column) x[kN - 2] = Vanishing<kN>(x);
     TransformIn<kN>(x, t);
     Unroll<kN>([&](auto j) LAMINA_INLINE { hn::Store(t[j], d, to + (i * kN + j) * in.slice); });
   }
@@ -155,6 +160,7 @@ HWY_INLINE void OutputVector(const WinogradOutput& o, size_t v, const F& take) {
   for (size_t j = 0; j < kN; ++j) {
     V s[kN], y[kM];
     Unroll<kN>([&](auto i) LAMINA_INLINE { s[i] = hn::Load(d, from + (i * kN + j) * o.slice); });
+    if (o.no_first_row) s[0] = hn::Zero(d);
     TransformOut<kN, kM>(s, y);
     Unroll<kM>([&](auto i) LAMINA_INLINE { hn::Store(y[i], d, half + (i * kN + j) * N); });
   }
@@ -162,6 +168,7 @@ HWY_INLINE void OutputVector(const WinogradOutput& o, size_t v, const F& take) {
   for (size_t i = 0; i < o.rows; ++i) {
     V s[kN], y[kM];
     Unroll<kN>([&](auto j) LAMINA_INLINE { s[j] = hn::Load(d, half + (i * kN + j) * N); });
+    if (o.no_first_column) s[0] = hn::Zero(d);
     TransformOut<kN, kM>(s, y);
     Unroll<kM>([&](auto j) LAMINA_INLINE {
       if (j < o.columns) take(i, j, hn::Add(y[j], bias));
