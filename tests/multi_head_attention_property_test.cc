@@ -66,7 +66,7 @@ void ExpectNear(const std::vector<float>& a, const std::vector<float>& b, double
   for (size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], bound) << "element " << i;
 }
 
-constexpr const char* kForms[] = {"flash_wide", "flash_narrow", "decode_split512"};
+constexpr const char* kForms[] = {"flash", "decode_split512"};
 
 // f(context) for each SIMD target and form.
 template <class F>

@@ -2,7 +2,8 @@
 // softmax (Milakov and Gimelshein 2018; Dao et al. 2022). Lanes are queries:
 //   S'[key, query]  = k[key, :] (broadcast, where the caller has it) * q'[:, query] (transposed once per block)
 //   O'[c, query]   += v[key, c] (broadcast, where the caller has it) * P'[key, query],     P' = 2^(S' - maximum)
-// so K and V are never packed, and maximum, sum and masks are vertical. Both products are one micro-kernel.
+// so K and V are never packed, and maximum, sum and masks are vertical. Both products are one micro-kernel. Where a
+// causal mask cuts a tile of keys, each vector of queries ends at its own diagonal.
 //
 // Registers: tile of M keys (or channels of v) x VV vectors of queries: M * VV accumulators + VV of the panel + 1
 // broadcast: AVX-512 4x4: 16 + 4 + 1 = 21 of 32 (and 4 maxima); AVX2 4x3: 12 + 3 + 1 = 16 of 16. With fewer vectors the
@@ -67,26 +68,35 @@ struct Panels {
   float *addend, *keep;          // bias and mask of the tile, transposed and not
 };
 
-// acc[r][v] += sum over t < count of a[r][t * step] * panel[t][v]
-template <size_t M, size_t VV>
-HWY_INLINE void Multiply(const float* const (&a)[M], ptrdiff_t step, size_t count, const float* HWY_RESTRICT panel,
-                         V (&acc)[M][VV]) {
+// Some of the keys. Under a causal mask earlier queries see fewer of them: vector v of queries the first live[v], which
+// do not decrease with v, and what lies beyond is not computed (1024 causal keys on Zen 4: 4%, 128: 13%).
+struct Tile {
+  size_t begin, keys;
+  bool cut;  // by causal or window
+  size_t live[kVectors];
+};
+
+// acc[r][v] += sum over begin <= t < end of a[r][t * step] * panel[t][v], for vectors v >= kFrom.
+template <size_t kFrom, size_t M, size_t VV>
+HWY_INLINE void Multiply(const float* const (&a)[M], ptrdiff_t step, size_t begin, size_t end,
+                         const float* HWY_RESTRICT panel, V (&acc)[M][VV]) {
   const D d;
   const size_t N = hn::Lanes(d);
-  ptrdiff_t at = 0;
-  for (size_t t = 0; t < count; ++t, at += step, panel += VV * N) {
-    V row[VV];
-    Unroll<VV>([&](auto v) LAMINA_INLINE { row[v] = hn::Load(d, panel + v * N); });
+  ptrdiff_t at = static_cast<ptrdiff_t>(begin) * step;
+  panel += (begin * VV + kFrom) * N;
+  for (size_t t = begin; t < end; ++t, at += step, panel += VV * N) {
+    V row[VV - kFrom];
+    Unroll<VV - kFrom>([&](auto v) LAMINA_INLINE { row[v] = hn::Load(d, panel + v * N); });
     Unroll<M>([&](auto r) LAMINA_INLINE {
       const V x = hn::Set(d, a[r][at]);
-      Unroll<VV>([&](auto v) LAMINA_INLINE { acc[r][v] = hn::MulAdd(x, row[v], acc[r][v]); });
+      Unroll<VV - kFrom>([&](auto v) LAMINA_INLINE { acc[r][kFrom + v] = hn::MulAdd(x, row[v], acc[r][kFrom + v]); });
     });
   }
 }
 
 // Asks for M rows of K or V from row j on. The hardware's prefetcher stops at a page's end, and rows of 16 heads of 64
 // lie in a page each: 9.0 instead of 10.3 ms for 512 x 512 of them (Emerald Rapids, AVX-512, 2026-11-23); dense rows
-// gain nothing and lose nothing.
+// gain nothing, and on Zen 4 they lose 2% (AVX-512) to 4% (AVX2).
 template <size_t M>
 HWY_INLINE void PrefetchRows(const float* from, ptrdiff_t stride, size_t j, size_t columns) {
   from += static_cast<ptrdiff_t>(j) * stride;
@@ -95,40 +105,58 @@ HWY_INLINE void PrefetchRows(const float* from, ptrdiff_t stride, size_t j, size
   }
 }
 
-// S' of keys [j0, j0 + n) and each query's maximum over them. Rows of the last tile beyond n repeat key n - 1.
-template <size_t VV>
-HWY_NOINLINE void Scores(const AttentionBlock& b, const Panels& p, size_t j0, size_t n) {
-  constexpr size_t M = kTile<VV>;
+// Where dense rows need none of it, a call that is not made costs nothing; inlined, it took registers (0.5%, Zen 4).
+template <size_t M>
+HWY_NOINLINE void PrefetchKeys(const AttentionBlock& b, size_t j) {
+  PrefetchRows<M>(b.k, b.k_row, j + kPrefetchKeys, b.head_dim);
+  PrefetchRows<M>(b.v, b.v_row, j, b.value_dim);
+}
+
+// S' of keys [begin, end) of the tile for vectors from kFrom on, and each query's maximum over them where these are all
+// vectors. Rows of the last group beyond `end` repeat the last key.
+template <size_t VV, size_t kFrom>
+HWY_INLINE void ScoreKeys(const AttentionBlock& b, const Panels& p, size_t j0, size_t begin, size_t end) {
+  constexpr size_t M = kTile<VV - kFrom>;
   const D d;
   const size_t N = hn::Lanes(d);
+  const bool apart = static_cast<size_t>(b.k_row) != b.head_dim;
   V peak[VV];
   Unroll<VV>([&](auto v) LAMINA_INLINE { peak[v] = hn::Set(d, kLowest); });
-  for (size_t j = 0; j < n; j += M) {
+  for (size_t j = begin; j < end; j += M) {
     const float* key[M];
     Unroll<M>([&](auto r)
-                  LAMINA_INLINE { key[r] = b.k + static_cast<ptrdiff_t>(j0 + HWY_MIN(j + r, n - 1)) * b.k_row; });
-    PrefetchRows<M>(b.k, b.k_row, j0 + j + kPrefetchKeys, b.head_dim);
-    PrefetchRows<M>(b.v, b.v_row, j0 + j, b.value_dim);
+                  LAMINA_INLINE { key[r] = b.k + static_cast<ptrdiff_t>(j0 + HWY_MIN(j + r, end - 1)) * b.k_row; });
+    if (apart) PrefetchKeys<M>(b, j0 + j);
     V acc[M][VV];
     Unroll<M>([&](auto r) LAMINA_INLINE { Unroll<VV>([&](auto v) LAMINA_INLINE { acc[r][v] = hn::Zero(d); }); });
-    Multiply<M, VV>(key, 1, b.head_dim, p.q, acc);
+    Multiply<kFrom>(key, 1, 0, b.head_dim, p.q, acc);
     Unroll<M>([&](auto r) LAMINA_INLINE {
-      Unroll<VV>([&](auto v) LAMINA_INLINE {
+      Unroll<VV - kFrom>([&](auto i) LAMINA_INLINE {
+        constexpr size_t v = kFrom + i;
         hn::Store(acc[r][v], d, p.s + ((j + r) * VV + v) * N);
         peak[v] = hn::Max(peak[v], acc[r][v]);
       });
     });
   }
-  Unroll<VV>([&](auto v) LAMINA_INLINE { hn::Store(peak[v], d, p.peak + v * N); });
+  if constexpr (kFrom == 0) Unroll<VV>([&](auto v) LAMINA_INLINE { hn::Store(peak[v], d, p.peak + v * N); });
+}
+
+// S' of the tile. Adjust takes the maximum of a tile that is cut.
+template <size_t VV, bool kCut>
+HWY_NOINLINE void Scores(const AttentionBlock& b, const Panels& p, const Tile& tile) {
+  ScoreKeys<VV, 0>(b, p, tile.begin, 0, tile.live[0]);
+  Unroll<kCut ? VV - 1 : 0>([&](auto v) LAMINA_INLINE {
+    if (tile.live[v] < tile.live[v + 1]) ScoreKeys<VV, v + 1>(b, p, tile.begin, tile.live[v], tile.live[v + 1]);
+  });
 }
 
 // O' = O' * alpha + V' P' over the tile; the first tile starts from nothing.
-template <size_t VV>
-HWY_NOINLINE void Values(const AttentionBlock& b, const Panels& p, size_t j0, size_t n, bool first) {
+template <size_t VV, bool kCut>
+HWY_NOINLINE void Values(const AttentionBlock& b, const Panels& p, const Tile& tile, bool first) {
   constexpr size_t M = kTile<VV>;
   const D d;
   const size_t N = hn::Lanes(d);
-  const float* const v0 = b.v + static_cast<ptrdiff_t>(j0) * b.v_row;
+  const float* const v0 = b.v + static_cast<ptrdiff_t>(tile.begin) * b.v_row;
   for (size_t c = 0; c < b.value_dim; c += M) {
     const float* column[M];
     Unroll<M>([&](auto r) LAMINA_INLINE { column[r] = v0 + HWY_MIN(c + r, b.value_dim - 1); });
@@ -142,7 +170,9 @@ HWY_NOINLINE void Values(const AttentionBlock& b, const Panels& p, size_t j0, si
         Unroll<M>([&](auto r) LAMINA_INLINE { acc[r][v] = hn::Mul(hn::Load(d, o + (r * VV + v) * N), alpha); });
       });
     }
-    Multiply<M, VV>(column, b.v_row, n, p.s, acc);
+    Multiply<0>(column, b.v_row, 0, tile.live[0], p.s, acc);
+    Unroll<kCut ? VV - 1 : 0>(
+        [&](auto v) LAMINA_INLINE { Multiply<v + 1>(column, b.v_row, tile.live[v], tile.live[v + 1], p.s, acc); });
     Unroll<M>([&](auto r) LAMINA_INLINE {
       Unroll<VV>([&](auto v) LAMINA_INLINE { hn::Store(acc[r][v], d, o + (r * VV + v) * N); });
     });
@@ -151,17 +181,16 @@ HWY_NOINLINE void Values(const AttentionBlock& b, const Panels& p, size_t j0, si
 
 // Values for a tile with pairs that are not kept and a value that is not finite: those pairs, marked by a weight of -0,
 // are skipped, since 0 * NaN would not be 0.
-HWY_NOINLINE void ValuesOfKept(const AttentionBlock& b, const Panels& p, size_t pitch, size_t j0, size_t n,
-                               bool first) {
+HWY_NOINLINE void ValuesOfKept(const AttentionBlock& b, const Panels& p, size_t pitch, const Tile& tile, bool first) {
   const D d;
   const size_t N = hn::Lanes(d);
   for (size_t c = 0; c < b.value_dim; ++c) {
     for (size_t r = 0; r < pitch; r += N) {
       float* const o = p.o + c * pitch + r;
       V acc = first ? hn::Zero(d) : hn::Mul(hn::Load(d, o), hn::Load(d, p.alpha + r));
-      for (size_t j = 0; j < n; ++j) {
+      for (size_t j = 0; j < tile.live[r / N]; ++j) {
         const V weight = hn::Load(d, p.s + j * pitch + r);
-        const V value = hn::Set(d, b.v[static_cast<ptrdiff_t>(j0 + j) * b.v_row + static_cast<ptrdiff_t>(c)]);
+        const V value = hn::Set(d, b.v[static_cast<ptrdiff_t>(tile.begin + j) * b.v_row + static_cast<ptrdiff_t>(c)]);
         acc = hn::IfThenElse(IsDropped(d, weight), acc, hn::MulAdd(weight, value, acc));
       }
       hn::Store(acc, d, o);
@@ -172,7 +201,8 @@ HWY_NOINLINE void ValuesOfKept(const AttentionBlock& b, const Panels& p, size_t 
 // Whether bias and mask change the tile's scores, and what is added then: -inf where a pair is not kept.
 enum class Addend { kNone, kSome, kNothingKept };
 
-HWY_NOINLINE Addend MakeAddend(const AttentionBlock& b, const Panels& p, size_t pitch, size_t j0, size_t n) {
+HWY_NOINLINE Addend MakeAddend(const AttentionBlock& b, const Panels& p, size_t pitch, const Tile& tile) {
+  const size_t j0 = tile.begin, n = tile.keys;
   size_t kept = pitch * n;
   if (b.masked) {
     kept = 0;
@@ -199,8 +229,7 @@ HWY_NOINLINE Addend MakeAddend(const AttentionBlock& b, const Panels& p, size_t 
 
 // Softcap, bias, alibi and masks on the tile's scores, whose maximum is taken anew: what is not kept becomes -inf
 // whatever it was.
-HWY_NOINLINE void Adjust(const AttentionBlock& b, const Panels& p, size_t pitch, size_t j0, size_t n, bool added,
-                         bool cut) {
+HWY_NOINLINE void Adjust(const AttentionBlock& b, const Panels& p, size_t pitch, const Tile& tile, bool added) {
   const D d;
   const hn::RebindToSigned<D> di;
   const size_t N = hn::Lanes(d);
@@ -208,8 +237,8 @@ HWY_NOINLINE void Adjust(const AttentionBlock& b, const Panels& p, size_t pitch,
   for (size_t r = 0; r < pitch; r += N) {
     const auto first = hn::LoadU(di, b.first + r), last = hn::LoadU(di, b.last + r);
     V peak = hn::Set(d, kLowest);
-    for (size_t j = 0; j < n; ++j) {
-      const auto key = hn::Set(di, static_cast<int32_t>(j0 + j));
+    for (size_t j = 0; j < tile.live[r / N]; ++j) {
+      const auto key = hn::Set(di, static_cast<int32_t>(tile.begin + j));
       float* const at = p.s + j * pitch + r;
       V s = hn::Load(d, at);
       if (b.softcap > 0) s = SoftCap(d, b.softcap, s);
@@ -221,7 +250,7 @@ HWY_NOINLINE void Adjust(const AttentionBlock& b, const Panels& p, size_t pitch,
         const V a = hn::Load(d, p.addend + j * pitch + r);
         s = hn::IfThenElse(hn::Eq(a, nothing), nothing, hn::Add(s, a));
       }
-      if (cut) {
+      if (tile.cut) {
         const auto kept = hn::AndNot(hn::Lt(key, first), hn::Lt(key, last));
         s = hn::IfThenElse(hn::RebindMask(d, kept), s, nothing);
       }
@@ -234,7 +263,7 @@ HWY_NOINLINE void Adjust(const AttentionBlock& b, const Panels& p, size_t pitch,
 
 // P' = 2^(S' - maximum), in S' place, after taking the tile's maximum into the running one. `marked`: what is not kept
 // gets -0.
-HWY_NOINLINE void Softmax(const Panels& p, size_t pitch, size_t n, bool marked) {
+HWY_NOINLINE void Softmax(const Panels& p, size_t pitch, const Tile& tile, bool marked) {
   const D d;
   const size_t N = hn::Lanes(d);
   for (size_t r = 0; r < pitch; r += N) {
@@ -248,6 +277,7 @@ HWY_NOINLINE void Softmax(const Panels& p, size_t pitch, size_t n, bool marked) 
       hn::Store(weight, d, at);
       return weight;
     };
+    const size_t n = tile.live[r / N];
     size_t j = 0;
     for (; j + 2 <= n; j += 2) {
       sum[0] = hn::Add(sum[0], weight(j));
@@ -261,11 +291,13 @@ HWY_NOINLINE void Softmax(const Panels& p, size_t pitch, size_t n, bool marked) 
 }
 
 // Scores to final weights in place, 0 where a pair is not kept.
-HWY_NOINLINE void FinalWeights(const Panels& p, size_t pitch, size_t n, const float* factor) {
+HWY_NOINLINE void FinalWeights(const Panels& p, size_t pitch, const Tile& tile, const float* factor) {
   const D d;
-  for (size_t r = 0; r < pitch; r += hn::Lanes(d)) {
+  const size_t N = hn::Lanes(d);
+  for (size_t r = 0; r < pitch; r += N) {
     const V maximum = hn::Load(d, p.maximum + r), f = hn::Load(d, factor + r);
-    for (size_t j = 0; j < n; ++j) {
+    for (size_t j = tile.live[r / N]; j < tile.keys; ++j) hn::Store(hn::Zero(d), d, p.s + j * pitch + r);
+    for (size_t j = 0; j < tile.live[r / N]; ++j) {
       float* const at = p.s + j * pitch + r;
       const V s = hn::Load(d, at), weight = hn::Mul(Exp2(d, hn::Sub(s, maximum)), f);
       hn::Store(hn::IfThenZeroElse(hn::Eq(s, hn::Set(d, kMinusInfinity)), weight), d, at);
@@ -273,21 +305,30 @@ HWY_NOINLINE void FinalWeights(const Panels& p, size_t pitch, size_t n, const fl
   }
 }
 
-// Calls f(j0, n, marked) for each tile of keys that has a kept pair, its scores in S'. Tiles end where causal and
-// window begin to cut, so that most need no masks.
+// Calls f(tile, marked) for each tile of keys that has a kept pair, its scores in S'. Tiles end where causal and window
+// begin to cut, so that most need no masks.
 template <size_t VV, class F>
 HWY_INLINE void ForEachTile(const AttentionBlock& b, const Panels& p, const F& f) {
-  const size_t pitch = VV * hn::Lanes(D());
-  for (size_t j0 = b.begin, n; j0 < b.end; j0 += n) {
+  const size_t N = hn::Lanes(D()), pitch = VV * N;
+  size_t last[VV];  // the first key that no query up to this vector keeps
+  for (size_t v = 0; v < VV; ++v) {
+    last[v] = static_cast<size_t>(*std::max_element(b.last, b.last + (v + 1) * N));
+  }
+  Tile tile;
+  for (tile.begin = b.begin; tile.begin < b.end; tile.begin += tile.keys) {
+    const size_t j0 = tile.begin;
     const size_t limit = j0 < b.whole_begin ? b.whole_begin : j0 < b.whole_end ? b.whole_end : b.end;
-    n = HWY_MIN(kKeys, limit - j0);
-    const bool cut = j0 < b.whole_begin || j0 >= b.whole_end;
-    const Addend addend = b.masked || b.biased ? MakeAddend(b, p, pitch, j0, n) : Addend::kNone;
+    tile.keys = HWY_MIN(kKeys, limit - j0);
+    tile.cut = j0 < b.whole_begin || j0 >= b.whole_end;
+    for (size_t v = 0; v < VV; ++v) {
+      tile.live[v] = HWY_MIN(tile.keys, HWY_MAX(last[v], j0) - j0);
+    }
+    const Addend addend = b.masked || b.biased ? MakeAddend(b, p, pitch, tile) : Addend::kNone;
     if (addend == Addend::kNothingKept) continue;
-    Scores<VV>(b, p, j0, n);
+    tile.cut ? Scores<VV, true>(b, p, tile) : Scores<VV, false>(b, p, tile);
     const bool added = addend == Addend::kSome;
-    if (cut || added || b.alibi || b.softcap > 0) Adjust(b, p, pitch, j0, n, added, cut);
-    f(j0, n, cut || added);
+    if (tile.cut || added || b.alibi || b.softcap > 0) Adjust(b, p, pitch, tile, added);
+    f(tile, tile.cut || added);
   }
 }
 
@@ -303,12 +344,12 @@ void Flash(const AttentionBlock& b, float* scratch) {
   // The output's lines come while the scores are computed: 2 to 4% where they lie beyond the L2 cache.
   for (size_t r = 0; r < b.rows; ++r) PrefetchRows<1>(b.o[r], 0, 0, b.value_dim);
   bool first = true;
-  ForEachTile<VV>(b, p, [&](size_t j0, size_t n, bool marked) {
-    Softmax(p, pitch, n, marked);
-    if (marked && !AllFinite(b.v + static_cast<ptrdiff_t>(j0) * b.v_row, b.v_row, n, b.value_dim)) {
-      ValuesOfKept(b, p, pitch, j0, n, first);
+  ForEachTile<VV>(b, p, [&](const Tile& tile, bool marked) {
+    Softmax(p, pitch, tile, marked);
+    if (marked && !AllFinite(b.v + static_cast<ptrdiff_t>(tile.begin) * b.v_row, b.v_row, tile.keys, b.value_dim)) {
+      ValuesOfKept(b, p, pitch, tile, first);
     } else {
-      Values<VV>(b, p, j0, n, first);
+      tile.cut ? Values<VV, true>(b, p, tile, first) : Values<VV, false>(b, p, tile, first);
     }
     first = false;
   });
@@ -326,10 +367,10 @@ void Flash(const AttentionBlock& b, float* scratch) {
     rows[r] = b.weights + r * b.seqlen_kv;
     std::fill_n(rows[r], b.seqlen_kv, 0.0f);
   }
-  ForEachTile<VV>(b, p, [&](size_t j0, size_t n, bool) {
-    FinalWeights(p, pitch, n, factor);
+  ForEachTile<VV>(b, p, [&](const Tile& tile, bool) {
+    FinalWeights(p, pitch, tile, factor);
     std::fill_n(p.peak, pitch, 1.0f);
-    UnpackRows(p.s, pitch, n, p.peak, rows, j0, b.rows);
+    UnpackRows(p.s, pitch, tile.keys, p.peak, rows, tile.begin, b.rows);
   });
 }
 

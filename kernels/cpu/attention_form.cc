@@ -38,15 +38,14 @@ double PredictAttention(AttentionForm form, const MultiHeadAttentionDesc& d, con
     return std::max(pairs * flops_per_pair / (efficiency * peak), memory_ns) + 300 * tasks;
   }
   const FlashKernel& kernel = GetFlashKernel(isa);
-  const size_t vectors = form == AttentionForm::kFlashWide ? kernel.vectors : std::min<size_t>(2, kernel.vectors);
-  const size_t block = vectors * kernel.lanes, most = static_cast<size_t>(d.seqlen_q);
+  const size_t block = kernel.vectors * kernel.lanes, most = static_cast<size_t>(d.seqlen_q);
   const size_t rows = most < block ? StackedRows(d) : most;  // of a unit
-  // Lanes without a query are computed too, and so are the keys beyond a block's diagonal.
+  // Lanes without a query are computed too, and so are a vector's keys beyond the diagonal.
   const double fill = static_cast<double>(rows) / static_cast<double>(RoundUp(rows, kernel.lanes));
   const bool cut = d.causal != Causal::kNone || d.window_left >= 0 || d.window_right >= 0;
-  const double wasted = cut ? queries * 0.5 * static_cast<double>(std::min(block, most)) : 0;
+  const double wasted = cut ? queries * 0.5 * static_cast<double>(std::min(kernel.lanes, most)) : 0;
   // Fractions of the peak with tiles of 1, 2 and more vectors of queries (the same machine and day).
-  const size_t used = std::min(vectors, RoundUp(rows, kernel.lanes) / kernel.lanes);
+  const size_t used = std::min(kernel.vectors, DivUp(rows, kernel.lanes));
   const double efficiency = used <= 1 ? 0.52 : used == 2 ? 0.74 : 0.78;
   return std::max((pairs + wasted) / fill * flops_per_pair / (efficiency * peak), memory_ns) +
          100 * queries / fill / static_cast<double>(kernel.lanes);
@@ -58,12 +57,7 @@ Attention::Attention(AttentionForm form, const MultiHeadAttentionDesc& desc, con
       pool_(context.pool),
       flash_(&GetFlashKernel(context.isa)),
       decode_(&GetDecodeKernel(context.isa)) {
-  problem_ = AttentionProblem(desc, Stacks(form, desc, FlashRows()));
-}
-
-size_t Attention::FlashRows() const {
-  return flash_->lanes *
-         (form_ == AttentionForm::kFlashNarrow ? std::min<size_t>(2, flash_->vectors) : flash_->vectors);
+  problem_ = AttentionProblem(desc, Stacks(form, desc, flash_->lanes * flash_->vectors));
 }
 
 size_t Attention::WorkerFloats() const {
@@ -94,13 +88,15 @@ void Attention::Run(const AttentionOperands& operands, std::byte* scratch) const
 }
 
 void Attention::RunFlash(const AttentionOperands& operands, float* scratch) const {
-  const size_t block_rows = FlashRows(), rows = problem_.rows(), blocks = (rows + block_rows - 1) / block_rows;
-  const size_t worker_floats = WorkerFloats();
+  // Blocks of whole vectors that differ by one at most: a small rest would read all keys for few queries.
+  const size_t lanes = flash_->lanes, rows = problem_.rows(), vectors = DivUp(rows, lanes);
+  const size_t blocks = DivUp(vectors, flash_->vectors), worker_floats = WorkerFloats();
   ParallelTasks(*pool_, batch() * problem_.units() * blocks, [&](size_t task, size_t worker) {
     const size_t unit = task / blocks % problem_.units(), b = task / blocks / problem_.units();
-    const size_t begin = (blocks - 1 - task % blocks) * block_rows;  // under a causal mask the longest come first
-    const size_t count = std::min(block_rows, rows - begin);
-    flash_->run(problem_.Block(operands, b, unit, begin, count, RoundUp(count, flash_->lanes)),
+    const size_t block = blocks - 1 - task % blocks;  // under a causal mask the longest come first
+    const size_t begin = block * vectors / blocks * lanes;
+    const size_t count = std::min(rows, (block + 1) * vectors / blocks * lanes) - begin;
+    flash_->run(problem_.Block(operands, b, unit, begin, count, RoundUp(count, lanes)),
                 scratch + worker * worker_floats);
   });
 }

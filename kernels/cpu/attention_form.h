@@ -14,9 +14,8 @@
 namespace lamina::cpu {
 
 enum class AttentionForm {
-  kFlashWide,    // flash attention, as many queries a block as the register tile has lanes: 64 on AVX-512
-  kFlashNarrow,  // flash attention with blocks of two vectors: less is computed beyond a short causal diagonal
-  kDecode,       // dot products along head_dim, the keys split by 512 and merged: few queries
+  kFlash,   // flash attention, as many queries a block as the register tile has lanes: 64 on AVX-512
+  kDecode,  // dot products along head_dim, the keys split by 512 and merged: few queries
 };
 
 // Nanoseconds on one thread. Threads divide every form's time alike, so they have no say in which is chosen, and
@@ -33,7 +32,6 @@ class Attention {
   void RunFlash(const AttentionOperands& operands, float* scratch) const;
   void RunDecode(const AttentionOperands& operands, float* scratch) const;
   void Merge(const AttentionOperands& operands, size_t b, size_t unit, const float* partials, float* softmax) const;
-  size_t FlashRows() const;     // of a block
   size_t WorkerFloats() const;  // scratch of one worker
   size_t splits() const;        // of the keys
   size_t batch() const { return static_cast<size_t>(problem_.desc().batch); }

@@ -19,7 +19,7 @@ using Tensors = MultiHeadAttentionTensors;
 using Weights = MultiHeadAttentionWeights;
 using KernelPtr = std::shared_ptr<const Kernel<MultiHeadAttention>>;
 
-constexpr AttentionForm kForms[] = {AttentionForm::kFlashWide, AttentionForm::kFlashNarrow, AttentionForm::kDecode};
+constexpr AttentionForm kForms[] = {AttentionForm::kFlash, AttentionForm::kDecode};
 
 AttentionForm FastestForm(const Desc& d, const Context& context) {
   return *std::min_element(std::begin(kForms), std::end(kForms), [&](AttentionForm a, AttentionForm b) {
@@ -260,8 +260,7 @@ CandidateList<MultiHeadAttention> MultiHeadAttentionCandidates() {
   static const Candidate<MultiHeadAttention> kCandidates[] = {
       {"by_shape", [](const Desc& d, const Context& c) { return JudgeForm(d, c, std::nullopt); },
        [](const Desc& d, const Weights& w, const Context& c) { return PrepareForm(d, w, c, std::nullopt); }},
-      Form<AttentionForm::kFlashWide>("flash_wide"),
-      Form<AttentionForm::kFlashNarrow>("flash_narrow"),
+      Form<AttentionForm::kFlash>("flash"),
       Form<AttentionForm::kDecode>("decode_split512"),
   };
   return kCandidates;
