@@ -73,7 +73,10 @@ class OperatorRunner final : public Runner {
   using Desc = typename Op::Desc;
 
   OperatorRunner(const Desc& desc, uint64_t seed)
-      : store_(Fill::kNormal, Guard::kScattered, seed), case_(desc, store_), flow_(FlowOf(desc)) {
+      : store_(Fill::kNormal, Guard::kScattered, seed),
+        case_(desc, store_),
+        flow_(FlowOf(desc)),
+        tensors_(case_.tensors) {
     store_.PoisonOutputs();
     if constexpr (requires { case_.tensors.y; }) {
       output_ = static_cast<const float*>(case_.tensors.y);
@@ -86,23 +89,22 @@ class OperatorRunner final : public Runner {
     auto op = Op::Prepare(desc, case_.weights, context);
     prepare_ns_ = std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - start).count();
     if (!op.ok()) return op.status();
-    op_ = std::make_unique<Op>(*op);
-    scratch_ = Guarded((op->scratch_bytes() + 63) / 64 * 64, Guard::kEnd);
-    // The pages of a caller's scratch exist long before a layer's first Run.
-    if (op->scratch_bytes() > 0) std::memset(scratch_.data(), 0, op->scratch_bytes());
-    if constexpr (requires { op->prepared_keys_bytes(); }) {
-      prepared_keys_ = Guarded((op->prepared_keys_bytes() + 63) / 64 * 64, Guard::kEnd);
-      if (Status s =
-              op->PrepareKeys(case_.tensors.keys, case_.tensors.key_lengths, prepared_keys_.data(), scratch_.data());
-          !s.ok()) {
-        return s;
-      }
+    if (op_ == nullptr) {
+      scratch_ = Guarded((op->scratch_bytes() + 63) / 64 * 64, Guard::kEnd);
+      // The pages of a caller's scratch exist long before a layer's first Run.
+      if (op->scratch_bytes() > 0) std::memset(scratch_.data(), 0, op->scratch_bytes());
     }
-    tensors_ = case_.tensors;
-    if constexpr (requires { tensors_.prepared_keys; }) tensors_.prepared_keys = prepared_keys_.data();
+    if constexpr (requires { op->prepared_keys_bytes(); }) {
+      if (op_ == nullptr) prepared_keys_ = Guarded((op->prepared_keys_bytes() + 63) / 64 * 64, Guard::kEnd);
+      const auto& t = case_.tensors;
+      if (Status s = op->PrepareKeys(t.keys, t.key_lengths, prepared_keys_.data(), scratch_.data()); !s.ok()) return s;
+      tensors_.prepared_keys = prepared_keys_.data();
+    }
+    op_ = std::make_unique<Op>(*std::move(op));
     return {};
   }
 
+  Status PrepareAgain() override { return Prepare(op_->desc(), op_->context()); }
   Status Run() override { return op_->Run(tensors_, scratch_.data()); }
   const std::string& implementation() const override { return op_->implementation(); }
   Cost cost() const override { return CostOfRun(op_->desc()); }

@@ -23,8 +23,10 @@ class Runner {
  public:
   virtual ~Runner() = default;
   virtual Status Run() = 0;
+  // Puts an operator prepared anew in the place of the one that has run, on the same tensors and scratch.
+  virtual Status PrepareAgain() = 0;
   virtual const std::string& implementation() const = 0;
-  double prepare_ns() const { return prepare_ns_; }  // what the operator's Prepare took
+  double prepare_ns() const { return prepare_ns_; }  // what the operator's last Prepare took
   // What one Run does. Keys of an additive attention are prepared beforehand, so their projection is not in it.
   virtual Cost cost() const = 0;
   virtual std::string Explain() const = 0;
