@@ -1,4 +1,4 @@
-// Memory for packed weights and scratch: aligned to a cache line, from 2 MiB up to huge pages, which a stream of
+// Memory for packed weights and scratch: aligned to a cache line, from 1 MiB up to huge pages, which a stream of
 // weights out of DRAM needs (1.2 to 2.1 times the speed of 4 KiB pages).
 #ifndef LAMINA_KERNELS_CPU_ALIGNED_H_
 #define LAMINA_KERNELS_CPU_ALIGNED_H_

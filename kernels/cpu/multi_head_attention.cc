@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
-#include <vector>
 
+#include "kernels/cpu/aligned.h"
 #include "kernels/cpu/attention_form.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/thread_pool.h"
@@ -52,16 +52,18 @@ struct Part {
   int64_t rows;
 };
 Result<PackedMatrix> PackParts(Isa isa, int64_t k, bool with_bias, std::initializer_list<Part> parts) {
-  std::vector<float> w, bias;
   int64_t n = 0;
-  for (const Part& part : parts) {
-    n += part.rows;
-    const auto* from = static_cast<const float*>(part.w);
-    w.insert(w.end(), from, from + part.rows * k);
-    const auto* b = static_cast<const float*>(part.bias);
-    if (with_bias) bias.insert(bias.end(), b, b + part.rows);
+  for (const Part& part : parts) n += part.rows;
+  const AlignedBuffer w(static_cast<size_t>(n * k) * sizeof(float)), bias(static_cast<size_t>(n) * sizeof(float));
+  if (w.data() == nullptr || bias.data() == nullptr) {
+    return Status{StatusCode::kOutOfMemory, "no memory to put the projections' weights together"};
   }
-  return PackedMatrix::Pack(isa, k, n, w.data(), k, 1, with_bias ? bias.data() : nullptr);
+  float *to = w.as<float>(), *to_bias = bias.as<float>();
+  for (const Part& part : parts) {
+    to = std::copy_n(static_cast<const float*>(part.w), part.rows * k, to);
+    if (with_bias) to_bias = std::copy_n(static_cast<const float*>(part.bias), part.rows, to_bias);
+  }
+  return PackedMatrix::Pack(isa, k, n, w.as<float>(), k, 1, with_bias ? bias.as<float>() : nullptr);
 }
 
 Result<std::shared_ptr<const Projections>> PackProjections(const Desc& d, const Weights& w, Isa isa) {
