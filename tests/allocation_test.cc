@@ -3,18 +3,22 @@
 #include <gtest/gtest.h>
 #include <malloc.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
 #include <set>
 #include <string>
+#include <string_view>
 #include <thread>
+#include <vector>
 
 #include "harness/additive_attention.h"
 #include "harness/conv2d.h"
 #include "harness/fully_connected.h"
 #include "harness/multi_head_attention.h"
 #include "harness/separable_conv2d.h"
+#include "lamina/c.h"
 
 // A sanitizer brings an allocator of its own, and only glibc has a second name for each of its functions.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__GLIBC__)
@@ -187,6 +191,58 @@ TYPED_TEST(Allocation, RunOfEveryCandidateAllocatesNothing) {
     }
   }
   for (const std::string& name : names) EXPECT_TRUE(run.contains(name)) << "no problem here that takes " << name;
+}
+
+// A problem through the C interface, without optional tensors but those that attentions read.
+class CProblem {
+ public:
+  explicit CProblem(const char* text) {
+    size_t count = 0;
+    EXPECT_EQ(lamina_tensors(text, nullptr, 0, &count), LAMINA_OK) << lamina_last_error();
+    tensors_.resize(count);
+    tensors_[0].size = sizeof(lamina_tensor);
+    EXPECT_EQ(lamina_tensors(text, tensors_.data(), count, &count), LAMINA_OK) << lamina_last_error();
+    memory_.reserve(count);
+    for (lamina_tensor& t : tensors_) {
+      size_t elements = 1;
+      for (int i = 0; i < t.ndim; ++i) elements *= static_cast<size_t>(std::max<int64_t>(1, t.shape[i]));
+      memory_.emplace_back(elements, 1.0f);
+      const std::string_view name = t.name;
+      if (!t.optional || name == "memory" || name == "keys") t.data = memory_.back().data();
+      weights_ += t.role == LAMINA_WEIGHT;
+    }
+    EXPECT_EQ(lamina_prepare(text, tensors_.data(), weights_, nullptr, &op_), LAMINA_OK) << lamina_last_error();
+    EXPECT_EQ(lamina_scratch_bytes(op_, &scratch_bytes_), LAMINA_OK);
+  }
+  ~CProblem() { lamina_destroy(op_); }
+  CProblem(const CProblem&) = delete;
+  CProblem& operator=(const CProblem&) = delete;
+
+  size_t scratch_bytes() const { return scratch_bytes_; }
+  Status Run(void* scratch) const {
+    const size_t given = scratch == nullptr ? 0 : scratch_bytes_;
+    const int32_t code = lamina_run(op_, tensors_.data() + weights_, tensors_.size() - weights_, scratch, given);
+    return code == LAMINA_OK ? Status() : Status{static_cast<StatusCode>(code), lamina_last_error()};
+  }
+
+ private:
+  std::vector<lamina_tensor> tensors_;
+  std::vector<std::vector<float>> memory_;
+  size_t weights_ = 0, scratch_bytes_ = 0;
+  lamina_operator* op_ = nullptr;
+};
+
+TYPED_TEST(Allocation, TheCInterfaceAddsNone) {
+  if (!LAMINA_COUNTS) GTEST_SKIP() << "allocations cannot be counted here";
+  for (const char* text : Problems<TypeParam>::kTexts) {
+    const CProblem problem(text);
+    const auto scratch = harness::GuardedScratch(problem.scratch_bytes());
+    std::thread([&] { EXPECT_EQ(AllocationsOf([&] { return problem.Run(scratch->data()); }), 0) << text; }).join();
+    std::thread([&] {
+      AllocationsOf([&] { return problem.Run(nullptr); });
+      EXPECT_EQ(AllocationsOf([&] { return problem.Run(nullptr); }), 0) << text;
+    }).join();
+  }
 }
 
 TEST(AllocationCount, SeesWhatIsAllocated) {
