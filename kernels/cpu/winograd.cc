@@ -1,13 +1,16 @@
-// Winograd's transforms of tiles, vectors of channels at once: rows then columns, the half-way coefficients on the
-// stack.
+// Winograd's transforms of tiles, vectors of channels at once: rows then columns, the half-way coefficients in
+// registers (of the inputs, group by group) or on the stack (of the outputs).
 //
 // A transform of n points in one direction, with pairs a_k and p_k(z) = product over j != k of (z - a_j^2):
 //   t[0]   = sum_j e_j d[2j]       t[n-1] = sum_j e_j d[2j+1]       e: coefficients of product over j of (z - a_j^2)
 //   t[+-k] = sum_j p_kj d[2j+2] +- a_k sum_j p_kj d[2j+1]
 // and its counterpart for the outputs, y[i] = sum_k a_k^i (s[+k] + (-1)^i s[-k]), plus s[0] in y[0], s[n-1] in y[m-1].
 //
-// Budget: n * n vectors of the stack (4 KiB at n = 8, AVX-512) stay in L1; n vectors and the n results in registers.
+// Budget: inputs 2 n half-way coefficients + 4 of a group in registers (n = 6: 16; n = 8: 20, of which AVX2 spills);
+// outputs n vectors and m results, m * n vectors of the stack (2 KiB at n = 8, AVX-512) stay in L1.
 #include "kernels/cpu/winograd.h"
+
+#include <atomic>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/winograd.cc"
@@ -41,41 +44,41 @@ constexpr auto EvenPolynomial(size_t without = kMostWinogradPairs) {
   return p;
 }
 
+// A transform's inputs fall into groups that share terms: group 0 gives t[0], group 1 + k the pair t[+-k], the last one
+// t[n-1].
 template <size_t kN>
-HWY_INLINE void TransformIn(const V (&x)[kN], V (&t)[kN]) {
-  const D d;
-  constexpr size_t kPairs = kN / 2 - 1;
-  constexpr auto kAll = EvenPolynomial<kN>();
-  t[0] = x[2 * kPairs];  // the highest coefficient is 1
-  t[kN - 1] = x[kN - 1];
-  Unroll<kPairs>([&](auto j) LAMINA_INLINE {
-    const V e = hn::Set(d, kAll.of[j]);
-    t[0] = hn::MulAdd(e, x[2 * j], t[0]);
-    t[kN - 1] = hn::MulAdd(e, x[2 * j + 1], t[kN - 1]);
-  });
-  Unroll<kPairs>([&](auto k) LAMINA_INLINE {
-    constexpr auto kOthers = EvenPolynomial<kN>(k);
-    constexpr float kPoint = static_cast<float>(WinogradPoint(kN, k));
-    V even = x[2 * kPairs], odd = x[2 * kPairs - 1];
-    Unroll<kPairs - 1>([&](auto j) LAMINA_INLINE {
-      const V p = hn::Set(d, kOthers.of[j]);
-      even = hn::MulAdd(p, x[2 * j + 2], even);
-      odd = hn::MulAdd(p, x[2 * j + 1], odd);
-    });
-    const V a = hn::Set(d, kPoint);
-    t[1 + 2 * k] = hn::MulAdd(a, odd, even);
-    t[2 + 2 * k] = hn::NegMulAdd(a, odd, even);
-  });
+constexpr size_t kGroups = kN / 2 + 1;
+template <size_t kN>
+constexpr size_t GroupFirst(size_t group) {
+  return group == 0 ? 0 : 2 * group - 1;
+}
+template <size_t kN>
+constexpr size_t GroupSize(size_t group) {
+  return group == 0 || group + 1 == kGroups<kN> ? 1 : 2;
 }
 
-// What x[n-2] has to be for t[0] to vanish.
-template <size_t kN>
-HWY_INLINE V Vanishing(const V (&x)[kN]) {
+// The coefficients of one group from x(i), i < n.
+template <size_t kN, size_t kGroup, class X>
+HWY_INLINE void TransformGroup(const X& x, V (&t)[2]) {
   const D d;
-  constexpr auto kAll = EvenPolynomial<kN>();
-  V sum = hn::Zero(d);
-  Unroll<kN / 2 - 1>([&](auto j) LAMINA_INLINE { sum = hn::NegMulAdd(hn::Set(d, kAll.of[j]), x[2 * j], sum); });
-  return sum;
+  constexpr size_t kPairs = kN / 2 - 1;
+  if constexpr (GroupSize<kN>(kGroup) == 1) {
+    constexpr auto kAll = EvenPolynomial<kN>();
+    constexpr size_t kOdd = kGroup == 0 ? 0 : 1;
+    t[0] = x(2 * kPairs + kOdd);  // the highest coefficient is 1
+    Unroll<kPairs>([&](auto j) LAMINA_INLINE { t[0] = hn::MulAdd(hn::Set(d, kAll.of[j]), x(2 * j + kOdd), t[0]); });
+  } else {
+    constexpr auto kOthers = EvenPolynomial<kN>(kGroup - 1);
+    V even = x(2 * kPairs), odd = x(2 * kPairs - 1);
+    Unroll<kPairs - 1>([&](auto j) LAMINA_INLINE {
+      const V p = hn::Set(d, kOthers.of[j]);
+      even = hn::MulAdd(p, x(2 * j + 2), even);
+      odd = hn::MulAdd(p, x(2 * j + 1), odd);
+    });
+    const V a = hn::Set(d, static_cast<float>(WinogradPoint(kN, kGroup - 1)));
+    t[0] = hn::MulAdd(a, odd, even);
+    t[1] = hn::NegMulAdd(a, odd, even);
+  }
 }
 
 template <size_t kN, size_t kM>
@@ -109,45 +112,77 @@ HWY_INLINE void TransformOut(const V (&s)[kN], V (&y)[kM]) {
   });
 }
 
-// kInside: the whole window lies inside the image and the channels are whole vectors.
-template <size_t kN, bool kInside>
-HWY_INLINE void InputVector(const WinogradInput& in, size_t channel) {
+// One vector of channels of a window whose pixels (i, j) lie at x + i * row + j * pixel. Group by group of the rows, so
+// that nothing half-way is stored: Zen 4 stores 64 bytes in two cycles (n = 6: 264 -> 166 cycles, AVX2 114 -> 97).
+template <size_t kN>
+HWY_INLINE void InputVector(const float* HWY_RESTRICT x, ptrdiff_t row, ptrdiff_t pixel, float* HWY_RESTRICT to,
+                            size_t slice) {
   const D d;
-  const size_t N = hn::Lanes(d);
-  HWY_ALIGN float half[kN * kN * hn::MaxLanes(D())];  // [row of the transform][column of the window]
-  for (size_t j = 0; j < kN; ++j) {
-    V x[kN], t[kN];
-    Unroll<kN>([&](auto i) LAMINA_INLINE {
-      if (!kInside && (i < in.top || i >= in.bottom || j < in.left || j >= in.right)) {
-        x[i] = hn::Zero(d);
-        return;
-      }
-      const float* from = in.x + (in.first + static_cast<ptrdiff_t>(i) * in.row + static_cast<ptrdiff_t>(j) * in.pixel +
-                                  static_cast<ptrdiff_t>(channel));
-      x[i] = kInside ? hn::LoadU(d, from) : LoadUpTo(d, from, in.channels - channel);
+  Unroll<kGroups<kN>>([&](auto g) LAMINA_INLINE {
+    constexpr size_t kGroup = decltype(g)::value, kRows = GroupSize<kN>(kGroup);
+    std::atomic_signal_fence(std::memory_order_seq_cst);  // else GCC keeps all of x for the next group, on the stack
+    V half[kRows][kN];
+    Unroll<kN>([&](auto j) LAMINA_INLINE {
+      const float* column = x + static_cast<ptrdiff_t>(j) * pixel;
+      V t[2];
+      TransformGroup<kN, kGroup>(
+          [&](size_t i) LAMINA_INLINE { return hn::LoadU(d, column + static_cast<ptrdiff_t>(i) * row); }, t);
+      Unroll<kRows>([&](auto r) LAMINA_INLINE { half[r][j] = t[r]; });
     });
-    if (!kInside && in.no_first_row) x[kN - 2] = Vanishing<kN>(x);
-    TransformIn<kN>(x, t);
-    Unroll<kN>([&](auto i) LAMINA_INLINE { hn::Store(t[i], d, half + (i * kN + j) * N); });
-  }
-  float* to = in.v + channel;
-  for (size_t i = 0; i < kN; ++i) {
-    V x[kN], t[kN];
-    Unroll<kN>([&](auto j) LAMINA_INLINE { x[j] = hn::Load(d, half + (i * kN + j) * N); });
-    if (!kInside && in.no_first_column) x[kN - 2] = Vanishing<kN>(x);
-    TransformIn<kN>(x, t);
-    Unroll<kN>([&](auto j) LAMINA_INLINE { hn::Store(t[j], d, to + (i * kN + j) * in.slice); });
+    Unroll<kRows>([&](auto r) LAMINA_INLINE {
+      float* line = to + (GroupFirst<kN>(kGroup) + r) * kN * slice;
+      Unroll<kGroups<kN>>([&](auto h) LAMINA_INLINE {
+        V t[2];
+        TransformGroup<kN, decltype(h)::value>([&](size_t j) LAMINA_INLINE { return half[r][j]; }, t);
+        Unroll<GroupSize<kN>(decltype(h)::value)>([&](auto q) LAMINA_INLINE {
+          hn::Store(t[q], d, line);
+          line += slice;
+        });
+      });
+    });
+  });
+}
+
+// Into line n - 2 of a window what makes coefficient 0 vanish. Lines lie `line` floats apart, their kN vectors `step`.
+template <size_t kN>
+HWY_INLINE void Vanish(float* window, size_t line, size_t step) {
+  const D d;
+  constexpr auto kAll = EvenPolynomial<kN>();
+  for (size_t i = 0; i < kN; ++i, window += step) {
+    V sum = hn::Zero(d);
+    Unroll<kN / 2 - 1>([&](auto j) LAMINA_INLINE {
+      sum = hn::NegMulAdd(hn::Set(d, kAll.of[j]), hn::Load(d, window + 2 * j * line), sum);
+    });
+    hn::Store(sum, d, window + (kN - 2) * line);
   }
 }
 
 template <size_t kN>
 void Input(const WinogradInput& in) {
-  const size_t N = hn::Lanes(D());
+  const D d;
+  const size_t N = hn::Lanes(d);
   size_t channel = 0;
   if (in.top == 0 && in.bottom == kN && in.left == 0 && in.right == kN) {
-    for (; channel + N <= in.channels; channel += N) InputVector<kN, true>(in, channel);
+    for (; channel + N <= in.channels; channel += N) {
+      InputVector<kN>(in.x + in.first + channel, in.row, in.pixel, in.v + channel, in.slice);
+    }
+    if (channel == in.channels) return;
   }
-  for (; channel < in.channels; channel += N) InputVector<kN, false>(in, channel);
+  // The others from a copy.
+  HWY_ALIGN float window[kN * kN * hn::MaxLanes(D())] = {};
+  for (; channel < in.channels; channel += N) {
+    const size_t left = in.channels - channel;
+    for (size_t i = in.top; i < in.bottom; ++i) {
+      for (size_t j = in.left; j < in.right; ++j) {
+        const float* from = in.x + (in.first + static_cast<ptrdiff_t>(i) * in.row +
+                                    static_cast<ptrdiff_t>(j) * in.pixel + static_cast<ptrdiff_t>(channel));
+        hn::Store(LoadUpTo(d, from, left), d, window + (i * kN + j) * N);
+      }
+    }
+    if (in.no_first_row) Vanish<kN>(window, kN * N, N);
+    if (in.no_first_column) Vanish<kN>(window, N, kN * N);
+    InputVector<kN>(window, static_cast<ptrdiff_t>(kN * N), static_cast<ptrdiff_t>(N), in.v + channel, in.slice);
+  }
 }
 
 // The outputs of one vector of channels: y(i, j, vector) is called for each.
