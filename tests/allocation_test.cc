@@ -100,8 +100,7 @@ struct Problems<SeparableConv2d> {
       "separable_conv2d n=2 ih=17 iw=15 ic=24 oc=40 pad_top=1 pad_left=1 depthwise_activation=gelu_erf residual=before",
       "separable_conv2d ih=17 iw=15 ic=24 oc=40 stride_h=2 stride_w=2 layout=nchw project_activation=gelu_erf",
       "separable_conv2d ih=17 iw=15 ic=24 oc=40 order=pw_dw pad_top=1 pad_left=1 depthwise_activation=relu",
-      "separable_conv2d ih=17 iw=15 ic=24 hidden=70 oc=24 order=pw_dw_pw pad_top=1 pad_left=1 pad_bottom=1 pad_right=1 "
-      "expand_activation=relu6 residual=after"};
+      "separable_conv2d ih=17 iw=15 ic=24 hidden=70 oc=24 order=pw_dw_pw expand_activation=relu6 residual=after"};
   static auto Parse(const char* text) { return ParseSeparableConv2d(text); }
 };
 template <>
@@ -123,8 +122,7 @@ struct Problems<MultiHeadAttention> {
       "multi_head_attention batch=2 num_heads=3 seqlen_q=40 seqlen_kv=50 head_dim=24 causal=bottom_right alibi=1",
       "multi_head_attention batch=2 num_heads=4 num_kv_heads=2 seqlen_q=1 seqlen_kv=1100 head_dim=64 layout=bhsd",
       "multi_head_attention num_heads=3 seqlen_q=5 seqlen_kv=50 head_dim=24 mask=1 bias=1 softcap=4",
-      "multi_head_attention batch=2 num_heads=3 seqlen_q=40 seqlen_kv=50 head_dim=24 projections=1 model_dim=72 "
-      "memory_dim=30",
+      "multi_head_attention num_heads=3 seqlen_q=40 seqlen_kv=50 head_dim=24 projections=1 model_dim=72 memory_dim=30",
       "multi_head_attention num_heads=4 seqlen_q=40 seqlen_kv=40 head_dim=16 projections=1 model_dim=64"};
   static auto Parse(const char* text) { return ParseMultiHeadAttention(text); }
 };
