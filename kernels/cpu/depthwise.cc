@@ -1,9 +1,9 @@
 // The depthwise step: cuts an image into tiles, hands each to a micro-kernel of dwconv.h.
 //
-// Direct tiles are as many rows as the kernel takes at once and all columns, or 8 of them where one vector of channels
-// would push out of L1 what the next one wants of the same pages and lines (112x112x32: 165 us in whole rows, 121 us in
-// 8 columns; 56x56x128: 178 and 146; Emerald Rapids, AVX-512, 2026-11-23). Copied tiles are as many rows as a block of
-// 96 KiB holds, so that few rows are copied twice.
+// Direct tiles are as many rows as the kernel takes at once and all columns. Where L3 is slow they are 8 columns, so that
+// one vector of channels does not push out of L1 what the next one wants of the same pages and lines (112x112x32: 165 us
+// in whole rows, 121 us in 8 columns; 56x56x128: 178 and 146; Emerald Rapids, AVX-512, 2026-11-23. Zen 4 loses by it:
+// 67 and 95 us). Copied tiles are as many rows as a block of 96 KiB holds, so that few rows are copied twice.
 #include "kernels/cpu/depthwise.h"
 
 #include <cstring>
@@ -15,6 +15,8 @@ namespace {
 
 constexpr int64_t kCopiedColumns = 64;
 constexpr int64_t kBlockBytes = 96 << 10;
+constexpr int64_t kMaxLag = 2;
+constexpr int64_t kRingBytes = 16 << 10;  // half of L1
 alignas(64) constexpr float kZeros[kMaxDwConvLanes] = {};
 
 }  // namespace
@@ -68,7 +70,8 @@ DepthwiseStep::DepthwiseStep(const DepthwiseShape& shape, Layout x_layout, Layou
     // Of its neighbour a chunk takes kw - stride columns again. Stride 2: 171 -> 158 us (dw2) with half the columns.
     const int64_t chunk = (shape.kw <= 3 ? 8 : 16) / shape.stride_w;
     const int64_t l1 = context.machine->l1.bytes;
-    const bool cut = shape.ow * column_bytes > l1 && chunk * column_bytes <= l1 / 2;
+    const bool slow_l3 = 3 * context.machine->l3.gbps_one < context.machine->l2.gbps_one;
+    const bool cut = slow_l3 && shape.ow * column_bytes > l1 && chunk * column_bytes <= l1 / 2;
     columns_ = std::min<int64_t>(shape.ow, cut ? chunk : 256);
   } else {
     // At least as much as the kernel's own extent, so that neighbours copy no pixel more than twice.
@@ -152,7 +155,8 @@ void DepthwiseStep::RunTile(const Images& images, const Tile& tile, std::byte* s
   if (!x_here) LoadInput(images.x, tile, x_block);
   if (slide_ != nullptr) {
     const bool part = (x_here && !x_whole) || (y_here && !y_whole);
-    RunSlide(images.x, x_here ? nullptr : x_block, tile, static_cast<size_t>(part ? tile.channels : lanes), out);
+    RunSlide(images.x, x_here ? nullptr : x_block, tile, static_cast<size_t>(part ? tile.channels : lanes), y_block,
+             out);
   } else {
     RunTaps(x_block, tile, out);
   }
@@ -164,9 +168,41 @@ void DepthwiseStep::RunTile(const Images& images, const Tile& tile, std::byte* s
   StoreOutput(y_block, tile, images.y);
 }
 
+// The lag for which the fewest loads of the columns that follow a store have its address modulo 4096. Of those loads
+// the first one costs the most: 56x56x128 takes 122 us instead of 67 where it meets the store, 86 where the second one
+// does, 70 with the third (Zen 4, 2026-11-26). In narrow images the next vector's first columns follow as closely.
+size_t DepthwiseStep::ChooseLag(const ImageView<const float>& x, const Tile& tile, const DwConvOutput& out) const {
+  if (!slide_->lags || x.pixel != out.y_col) return 0;
+  constexpr int64_t kPage = 4096, kColumns = 2, kFloat = sizeof(float);
+  const int64_t vector = static_cast<int64_t>(kernel_->lanes) * kFloat;
+  const int64_t most = std::min({kMaxLag, tile.vectors - 1, kRingBytes / (tile.columns * tile.rows * vector)});
+  const auto address = [](const float* p) { return static_cast<int64_t>(reinterpret_cast<uintptr_t>(p) % kPage); };
+  // From the first tap of the tile to its first output.
+  const int64_t apart = address(out.y) - address(x.at(0, 0, tile.channel)) -
+                        kFloat * ((tile.row - shape_.pad_top) * x.row + (tile.column - shape_.pad_left) * x.pixel);
+  const auto meet = [&](int64_t distance) { return ((distance + vector - 1) & (kPage - 1)) < 2 * vector - 1; };
+  int64_t best = 0, least = 0;
+  for (int64_t lag = 0; lag <= most; ++lag) {
+    int64_t cost = lag > 0 ? tile.rows * tile.columns : 0;  // a copy of each output
+    for (int64_t r = 0; r < tile.rows; ++r) {
+      for (int64_t i = 0; i < InputRows(tile.rows); ++i) {
+        const int64_t rows = apart - lag * vector + kFloat * (r * out.y_row - i * x.row);
+        for (int64_t next = 1; next <= kColumns; ++next) {
+          const int64_t weight = kColumns + 1 - next;
+          if (meet(rows - kFloat * (shape_.kw - 1 + next) * x.pixel)) cost += weight * tile.columns;
+          if (meet(rows - vector + kFloat * (tile.columns - shape_.pad_left - next) * x.pixel)) cost += weight;
+        }
+      }
+    }
+    if (lag == 0 || cost < least) best = lag, least = cost;
+    if (least == 0) break;
+  }
+  return static_cast<size_t>(best);
+}
+
 // x_block null: from x itself.
 void DepthwiseStep::RunSlide(const ImageView<const float>& x, const float* x_block, const Tile& tile, size_t lanes,
-                             const DwConvOutput& out) const {
+                             float* ring, const DwConvOutput& out) const {
   const int64_t block_columns = InputColumns(tile.columns), vector = static_cast<int64_t>(kernel_->lanes);
   const int64_t step = static_cast<int64_t>(slide_->rows), stride = slide_->stride,
                 first = tile.column * stride - shape_.pad_left;
@@ -182,11 +218,15 @@ void DepthwiseStep::RunSlide(const ImageView<const float>& x, const float* x_blo
   const int64_t from = std::clamp<int64_t>(first, 0, shape_.iw);  // the first column of x that the tile reads
   a.iw = x_block != nullptr ? block_columns : shape_.iw - from;
   a.pad_left = x_block != nullptr ? 0 : std::max<int64_t>(0, -first);
+  if (tile.vectors > 1) {  // both images where they lie
+    a.lag = ChooseLag(x, tile, out);
+    a.ring = ring;
+  }
   for (int64_t b = 0; b < tile.rows; b += step) {
     const int64_t live = std::min(step, tile.rows - b), needed = InputRows(live),
                   top = (tile.row + b) * stride - shape_.pad_top;
-    for (int64_t i = 0; i < InputRows(step); ++i) {
-      const bool inside = i < needed && (x_block != nullptr || (top + i >= 0 && top + i < shape_.ih));
+    for (int64_t i = 0; i < needed; ++i) {
+      const bool inside = x_block != nullptr || (top + i >= 0 && top + i < shape_.ih);
       rows[i] = !inside              ? kZeros
                 : x_block != nullptr ? x_block + (b * stride + i) * block_columns * vector
                                      : x.at(top + i, from, tile.channel);
@@ -195,7 +235,7 @@ void DepthwiseStep::RunSlide(const ImageView<const float>& x, const float* x_blo
     a.out.rows = static_cast<size_t>(live);
     a.out.y = out.y + b * out.y_row;
     if (out.residual != nullptr) a.out.residual = out.residual + b * out.residual_row;
-    slide_->run(a);
+    slide_->run[live](a);
   }
 }
 

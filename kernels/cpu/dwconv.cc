@@ -4,15 +4,19 @@
 // Slide: input columns are visited once, from left to right; column j adds to the T = ceil(K / S) outputs in flight of
 // each of R rows, the oldest of which is then complete. Each x is loaded once for all of them, so L1 gives
 // (R - 1) * S + K vectors for up to K * K * R multiply-adds.
-//   registers, K = 3 S = 1 R = 4: 12 sums + 9 weights + 1 x + 2 limits = 24 of 32; with 16 registers the weights become
-//   memory operands, which the load ports have room for
+//   registers, K = 3 S = 1 R = 4: 12 sums + 9 weights + 1 x + 2 limits = 24 of 32; R = 2: 6 + 9 + 1 = 16 of 16
 //   K = 5 S = 1 R = 4: 20 sums + 8 x + 1 weight + 2 limits = 31 of 32; R = 2: 10 + 6 + 1 of 16
+// Lag: a load whose address agrees with that of a store before it in the last twelve bits waits for that store. Stores
+// can lag behind by a vector of channels or two, which the ring in L1 holds meanwhile (see DepthwiseStep::ChooseLag).
 // Taps: 8 columns of one row, 8 sums + 1 weight, x as memory operands: 9 loads for 8 multiply-adds.
 //
-// Measured on Emerald Rapids with AVX-512, 2026-11-23: a third to two thirds of the FMA peak on 3x3 whose image lies in
-// L2, 86 % on 5x5. Rotating the sums by unrolling T columns instead of moving registers gained nothing, nor did stores
-// that lag behind loads of the same address modulo 4096.
+// Of the FMA peak, AVX-512: Zen 4 (2026-11-26) 93 to 98 % on 3x3, 5x5; 85 % on 14x14, 65 % on 7x7 with 1024 channels,
+// all of whose columns share one set of L1. Emerald Rapids (2026-11-23) a third to two thirds, 5x5 86 %. Rotating the
+// sums by unrolling T columns instead of moving registers gained nothing on it. R = 7 and prefetching y gained nothing
+// on Zen 4.
 #include "kernels/cpu/dwconv.h"
+
+#include <utility>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/dwconv.cc"
@@ -30,6 +34,9 @@ namespace hn = hwy::HWY_NAMESPACE;
 constexpr bool kTails = HWY_TARGET == HWY_AVX3;
 constexpr int kRegisters = HWY_TARGET == HWY_AVX3 ? 32 : 16;
 
+// 5x5 and stride 2 read more between two stores and do not suffer (see DwConvRows::lag).
+constexpr bool CanLag(int k, int stride) { return k == 3 && stride == 1; }
+
 // The first `channels` lanes where the target can say so cheaply, else all.
 struct ChannelMask {
 #if HWY_TARGET == HWY_AVX3
@@ -44,8 +51,11 @@ struct ChannelMask {
 #endif
 };
 
-template <int K, int S, int R>
-HWY_INLINE void SlideVector(const DwConvRows& a, size_t vector) {
+// One vector of channels. kLags: what it writes goes to `ring` ([columns][R][N]) in place of what the vector `lag`
+// before it left there, and that goes to y, where `y` is that vector's place.
+template <int K, int S, int R, bool kLags>
+HWY_INLINE void SlideVector(const DwConvRows& a, size_t vector, float* y, ptrdiff_t y_row, ptrdiff_t y_col,
+                            [[maybe_unused]] float* ring) {
   const D d;
   const size_t N = hn::Lanes(d), channel = vector * N;
   constexpr int kInputRows = (R - 1) * S + K, T = (K + S - 1) / S;
@@ -104,7 +114,14 @@ HWY_INLINE void SlideVector(const DwConvRows& a, size_t vector) {
   };
 
   const V lo = hn::Set(d, out.lo), hi = hn::Set(d, out.hi);
-  float* y = out.y + channel;
+  const auto store = [&](auto r, V v) LAMINA_INLINE {
+    if constexpr (kLags) {
+      lanes.Store(hn::Load(d, ring + r * N), y + ptrdiff_t(r) * y_row);
+      hn::Store(v, d, ring + r * N);
+    } else {
+      lanes.Store(v, y + ptrdiff_t(r) * y_row);
+    }
+  };
   const float* residual = out.residual == nullptr ? nullptr : out.residual + channel;
   const uint64_t iw = static_cast<uint64_t>(a.iw);
   int64_t column =
@@ -116,21 +133,18 @@ HWY_INLINE void SlideVector(const DwConvRows& a, size_t vector) {
     });
     if (o >= 0) {
       if (residual == nullptr) {
-        Unroll<R>([&](auto r) LAMINA_INLINE {
-          if (r < out.rows) lanes.Store(Clamp(lo, hi, sum[0][r]), y + ptrdiff_t(r) * out.y_row);
-        });
+        Unroll<R>([&](auto r) LAMINA_INLINE { store(r, Clamp(lo, hi, sum[0][r])); });
       } else {
         Unroll<R>([&](auto r) LAMINA_INLINE {
-          if (r < out.rows) {
-            const V add = lanes.Load(residual + ptrdiff_t(r) * out.residual_row);
-            const V v =
-                out.residual_after ? hn::Add(Clamp(lo, hi, sum[0][r]), add) : Clamp(lo, hi, hn::Add(sum[0][r], add));
-            lanes.Store(v, y + ptrdiff_t(r) * out.y_row);
-          }
+          const V add = lanes.Load(residual + ptrdiff_t(r) * out.residual_row);
+          const V v =
+              out.residual_after ? hn::Add(Clamp(lo, hi, sum[0][r]), add) : Clamp(lo, hi, hn::Add(sum[0][r], add));
+          store(r, v);
         });
         residual += out.residual_col;
       }
-      y += out.y_col;
+      y += y_col;
+      if constexpr (kLags) ring += R * N;
     }
     Unroll<T - 1>([&](auto t) LAMINA_INLINE { Unroll<R>([&](auto r) LAMINA_INLINE { sum[t][r] = sum[t + 1][r]; }); });
     Unroll<R>([&](auto r) LAMINA_INLINE { sum[T - 1][r] = hn::Load(d, bias); });
@@ -139,7 +153,39 @@ HWY_INLINE void SlideVector(const DwConvRows& a, size_t vector) {
 
 template <int K, int S, int R>
 void Slide(const DwConvRows& a) {
-  for (size_t v = 0; v < a.vectors; ++v) SlideVector<K, S, R>(a, v);
+  const size_t N = hn::Lanes(D());
+  const DwConvOutput& out = a.out;
+  if constexpr (CanLag(K, S)) {
+    if (a.lag > 0) {
+      const size_t slot = out.columns * R * N;  // one vector's floats in the ring
+      for (size_t v = 0; v < a.lag; ++v) SlideVector<K, S, R, false>(a, v, a.ring + v * slot, N, R * N, nullptr);
+      for (size_t v = a.lag; v < a.vectors; ++v) {
+        SlideVector<K, S, R, true>(a, v, out.y + (v - a.lag) * N, out.y_row, out.y_col, a.ring + v % a.lag * slot);
+      }
+      for (size_t v = a.vectors - a.lag; v < a.vectors; ++v) {
+        const float* from = a.ring + v % a.lag * slot;
+        for (size_t o = 0; o < out.columns; ++o, from += R * N) {
+          float* const y = out.y + v * N + ptrdiff_t(o) * out.y_col;
+          Unroll<R>([&](auto r)
+                        LAMINA_INLINE { hn::StoreU(hn::Load(D(), from + r * N), D(), y + ptrdiff_t(r) * out.y_row); });
+        }
+      }
+      return;
+    }
+  }
+  for (size_t v = 0; v < a.vectors; ++v) {
+    SlideVector<K, S, R, false>(a, v, out.y + v * N, out.y_row, out.y_col, nullptr);
+  }
+}
+
+// Slides of one row, two rows ..
+template <int K, int S, int... R>
+constexpr DwConvSlide MakeSlide(std::integer_sequence<int, R...>) {
+  return {K, S, CanLag(K, S), sizeof...(R), {nullptr, &Slide<K, S, R + 1>...}};
+}
+template <int K, int S, int kRows>
+constexpr DwConvSlide MakeSlide() {
+  return MakeSlide<K, S>(std::make_integer_sequence<int, kRows>());
 }
 
 void DwConvTapsOf(const DwConvTaps& a) {
@@ -200,16 +246,14 @@ void StoreBlock(const float* block, size_t pixels, size_t channels, float* y, pt
 
 const DwConvKernel& ChooseDwConv() {
   static_assert(hn::MaxLanes(D()) <= kMaxDwConvLanes, "callers' arrays are that long");
-  constexpr int kRows5 = kRegisters == 32 ? 4 : 2;
-  static const DwConvKernel kernel{hn::Lanes(D()),
-                                   kTails,
-                                   {{3, 1, 4, &Slide<3, 1, 4>},
-                                    {3, 2, 2, &Slide<3, 2, 2>},
-                                    {5, 1, kRows5, &Slide<5, 1, kRows5>},
-                                    {5, 2, 2, &Slide<5, 2, 2>}},
-                                   &DwConvTapsOf,
-                                   &LoadBlock,
-                                   &StoreBlock};
+  constexpr int kRows = kRegisters == 32 ? 4 : 2;
+  static const DwConvKernel kernel{
+      hn::Lanes(D()),
+      kTails,
+      {MakeSlide<3, 1, kRows>(), MakeSlide<3, 2, 2>(), MakeSlide<5, 1, kRows>(), MakeSlide<5, 2, 2>()},
+      &DwConvTapsOf,
+      &LoadBlock,
+      &StoreBlock};
   return kernel;
 }
 

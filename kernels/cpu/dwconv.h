@@ -33,14 +33,18 @@ struct DwConvOutput {
 };
 
 struct DwConvRows {
-  const float* const* x = nullptr;  // [(kernel's rows - 1) * stride + k]: each row's first column; a row of padding (or
-  const ptrdiff_t* x_col =
-      nullptr;  // below out.rows) is one vector of zeros, with x_col 0. Floats from column to column
+  const float* const* x = nullptr;   // [(rows - 1) * stride + k]: each row's first column; a row of padding is one
+                                     // vector of zeros, with x_col 0
+  const ptrdiff_t* x_col = nullptr;  // floats from column to column
   const float* w = nullptr;
   size_t vectors = 1;   // of channels, side by side in x, y and the residual
   size_t channels = 0;  // live lanes of each; all of them unless the kernel's `tails` is true
   int64_t iw = 0, pad_left = 0;
-  DwConvOutput out;  // rows <= the kernel's
+  // Vectors of channels by which stores to y lag behind, < vectors, 0 unless the slide `lags`: for images that lie so
+  // that the loads of the next columns have the stores' addresses modulo 4096, which the CPU takes for the same ones.
+  size_t lag = 0;
+  float* ring = nullptr;  // lag * columns * rows * lanes floats, aligned; unread unless lag > 0
+  DwConvOutput out;       // rows: the slide's
 };
 
 struct DwConvTaps {
@@ -55,8 +59,9 @@ inline constexpr size_t kDwConvTapColumns = 8;
 
 struct DwConvSlide {
   int64_t k = 0, stride = 0;  // of both axes; dilation 1
-  size_t rows = 0;
-  void (*run)(const DwConvRows&) = nullptr;
+  bool lags = false;
+  size_t rows = 0;                                          // at most
+  void (*run[kMaxDwConvRows + 1])(const DwConvRows&) = {};  // by the number of rows
 };
 
 struct DwConvKernel {
