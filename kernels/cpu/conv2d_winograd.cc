@@ -68,7 +68,11 @@ struct Plan {
     size_t blocks = DivUp(tiles.count(), most);
     if (threads > 1) {
       const size_t wanted = RoundUp(std::max(blocks, threads), threads);
-      each_alone = tiles.count() / wanted >= 2 * gemm.rows;
+      // One panel more than the threads share out evenly keeps all but one waiting (5x5 at 28x28, 96 outputs: 1.5
+      // panels).
+      const size_t columns = PackedColumns(gemm, AsSize(d.oc)), whole = gemm.vectors * gemm.lanes;
+      const bool uneven = 10 * columns < 9 * threads * DivUp(DivUp(columns, whole), threads) * whole;
+      each_alone = tiles.count() / wanted >= (uneven ? gemm.rows : 2 * gemm.rows);
       if (each_alone) blocks = wanted;
     }
     units = spans == 0 ? 1 : DivUp(span, DivUp(blocks, spans));
@@ -327,10 +331,9 @@ double PredictNs(const Conv2dDesc& d, const Context& context, const WinogradKern
   const double products =
       2 * rows * coefficients * ic * columns / (kLoopEfficiency * machine.Gflops(context.isa, count));
   const int64_t weight_bytes = WeightBytes(d, transform, gemm);
-  const int64_t near = std::min(weight_bytes, kWeightsInL3);
-  const double weights =
-      blocks * (static_cast<double>(near) / machine.Gbps(near + machine.l2.bytes / 2, count) +
-                static_cast<double>(weight_bytes - near) / machine.Gbps(machine.memory.bytes, count));
+  // A U that L3 does not hold whole is read from memory whole: each pass drives out what the next one begins with.
+  const int64_t from = weight_bytes > kWeightsInL3 ? machine.memory.bytes : weight_bytes + machine.l2.bytes / 2;
+  const double weights = blocks * static_cast<double>(weight_bytes) / machine.Gbps(from, count);
   // Of what U takes to come, the products hide a part (Emerald Rapids, U in L3, 2026-11-23).
   constexpr double kSeen = 0.4;
   // V and M are written and read once, x and y moved once, in nchw once more, all about as fast as L2 gives.
