@@ -16,6 +16,7 @@
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/operators/backends.h"
 #include "kernels/operators/prepared_keys.h"
+#include "kernels/operators/resolve.h"
 
 namespace lamina::cpu {
 namespace {
@@ -60,17 +61,39 @@ struct Layout {
   size_t workspace_bytes, bytes, score_stride;
 };
 
+// FMAs' worth of time that a vector of terms takes, by Isa (Emerald Rapids, 2026-11-23).
+constexpr double kQuadCost[kIsaCount] = {5.5, 2.0, 1.8, 3.5, 5.5};
+constexpr double kTanhCost[kIsaCount] = {30, 23, 16, 22, 30};
+
+// Nanoseconds of a Run that is given prepared keys.
+double PredictWithPreparedKeys(AdditiveForm form, const Desc& d, const Context& context) {
+  const Machine& machine = *context.machine;
+  const int threads = static_cast<int>(context.pool->num_threads());
+  const double pairs = static_cast<double>(d.batch * d.queries * d.keys);
+  const double terms = pairs * static_cast<double>(d.units), sums = pairs * static_cast<double>(d.context_dim());
+  const double cost = (form == AdditiveForm::kReciprocalQuad ? kQuadCost : kTanhCost)[static_cast<size_t>(context.isa)];
+  const int64_t key_bytes = d.batch * d.keys * (d.units + d.context_dim()) * static_cast<int64_t>(sizeof(float));
+  const double read = static_cast<double>(key_bytes) / machine.Gbps(key_bytes, threads);
+  return PredictMatMul(machine, context.isa, threads, d.batch * d.queries, d.units, d.query_dim) +
+         std::max(read, 2 * (terms * cost + sums * 1.3) / machine.Gflops(context.isa, threads));
+}
+
 class AdditiveAttentionKernel final : public Kernel<Op> {
  public:
-  AdditiveAttentionKernel(const Desc& desc, std::shared_ptr<const AdditivePacked> packed, ThreadPool& pool)
+  AdditiveAttentionKernel(const Desc& desc, std::shared_ptr<const AdditivePacked> packed, const Context& context)
       : d_(desc),
         packed_(std::move(packed)),
-        pool_(pool),
+        context_(context),
+        pool_(*context.pool),
         key_layout_(desc, *packed_),
-        layout_(desc, *packed_, pool.num_threads()) {}
+        layout_(desc, *packed_, pool_.num_threads()),
+        stays_in_one_thread_(
+            StaysInOneThread(context, PredictWithPreparedKeys(packed_->form, desc, OnOneThread(context)))) {}
 
   Status Run(const AdditiveAttentionTensors& t, std::byte* scratch) const override {
     const auto* keys = static_cast<const std::byte*>(t.prepared_keys);
+    // What was decided for this descriptor counts the keys' preparation, most of the work of a single step.
+    const SerialScope scope(keys != nullptr && stays_in_one_thread_);
     if (keys != nullptr) {
       if (Status s = prepared_keys::CheckHead(d_, packed_->writer, t.key_lengths, keys); !s.ok()) return s;
     } else {
@@ -109,7 +132,7 @@ class AdditiveAttentionKernel final : public Kernel<Op> {
     return packed_->query_w.bytes() + packed_->key_w.bytes() + packed_->vectors.bytes();
   }
   Result<std::shared_ptr<const Kernel>> Reshape(const Desc& desc) const override {
-    return std::shared_ptr<const Kernel>(std::make_shared<AdditiveAttentionKernel>(desc, packed_, pool_));
+    return std::shared_ptr<const Kernel>(std::make_shared<AdditiveAttentionKernel>(desc, packed_, context_));
   }
 
  private:
@@ -239,9 +262,11 @@ class AdditiveAttentionKernel final : public Kernel<Op> {
 
   Desc d_;
   std::shared_ptr<const AdditivePacked> packed_;
+  Context context_;
   ThreadPool& pool_;
   KeyLayout key_layout_;
   Layout layout_;
+  bool stays_in_one_thread_;
 };
 
 template <AdditiveForm kForm>
@@ -249,29 +274,15 @@ Result<std::shared_ptr<const Kernel<Op>>> Prepare(const Desc& d, const AdditiveA
                                                   const Context& context) {
   auto packed = PackAdditive(kForm, context.isa, d, w);
   if (!packed.ok()) return packed.status();
-  return std::shared_ptr<const Kernel<Op>>(
-      std::make_shared<AdditiveAttentionKernel>(d, std::move(*packed), *context.pool));
+  return std::shared_ptr<const Kernel<Op>>(std::make_shared<AdditiveAttentionKernel>(d, std::move(*packed), context));
 }
-
-// FMAs' worth of time that a vector of terms takes, by Isa (Emerald Rapids, 2026-11-23).
-constexpr double kQuadCost[kIsaCount] = {5.5, 2.0, 1.8, 3.5, 5.5};
-constexpr double kTanhCost[kIsaCount] = {30, 23, 16, 22, 30};
 
 template <AdditiveForm kForm>
 Judgement Judge(const Desc& d, const Context& context) {
   if (d.dtype != DType::kF32) return Refused("dtype must be f32");
-  const Machine& machine = *context.machine;
-  const int threads = static_cast<int>(context.pool->num_threads());
-  const double gflops = machine.Gflops(context.isa, threads);
-  const double pairs = static_cast<double>(d.batch * d.queries * d.keys);
-  const double terms = pairs * static_cast<double>(d.units), sums = pairs * static_cast<double>(d.context_dim());
-  const double cost =
-      (kForm == AdditiveForm::kReciprocalQuad ? kQuadCost : kTanhCost)[static_cast<size_t>(context.isa)];
-  const int64_t key_bytes = d.batch * d.keys * (d.units + d.context_dim()) * static_cast<int64_t>(sizeof(float));
-  const double read = static_cast<double>(key_bytes) / machine.Gbps(key_bytes, threads);
-  return Accepted(PredictMatMul(machine, context.isa, threads, d.batch * d.queries, d.units, d.query_dim) +
-                  PredictMatMul(machine, context.isa, threads, d.batch * d.keys, d.units, d.key_dim) +
-                  std::max(read, 2 * (terms * cost + sums * 1.3) / gflops));
+  return Accepted(PredictWithPreparedKeys(kForm, d, context) +
+                  PredictMatMul(*context.machine, context.isa, static_cast<int>(context.pool->num_threads()),
+                                d.batch * d.keys, d.units, d.key_dim));
 }
 
 constexpr Candidate<Op> kCandidates[] = {
