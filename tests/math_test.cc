@@ -103,11 +103,11 @@ TEST(Math, Exp2OfASoftmax) {
   for (Isa isa : SupportedIsas()) {
     const MathFunctions& math = *LAMINA_DISPATCH(ChooseMath, isa)();
     double exp2 = 0;
-    for (float x = -126; x <= 0; x += 0x1.8p-12f) exp2 = std::max(exp2, Ulps(math.exp2(x), std::exp2(double{x})));
+    for (float x = -125.5f; x <= 0; x += 0x1.8p-12f) exp2 = std::max(exp2, Ulps(math.exp2(x), std::exp2(double{x})));
     EXPECT_LE(exp2, 2.1) << ToString(isa);
     EXPECT_EQ(math.exp2(0), 1.0f);
     EXPECT_EQ(math.exp2(-0x1p-30f), 1.0f);
-    EXPECT_EQ(math.exp2(std::nextafter(-126.0f, -kInf)), 0.0f);  // no denormals
+    EXPECT_EQ(math.exp2(std::nextafter(-125.5f, -kInf)), 0.0f);  // no denormals
     EXPECT_EQ(math.exp2(-kInf), 0.0f);
     EXPECT_TRUE(std::isnan(math.exp2(kNan)));
   }

@@ -33,6 +33,7 @@ namespace {
 constexpr size_t kKeys = 64;          // of a tile
 constexpr size_t kPrefetchKeys = 16;  // how far ahead keys are asked for
 constexpr size_t kMaxTile = 8;        // greatest M
+constexpr size_t kTogether = 4;       // vectors of a softmax
 #if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
 constexpr size_t kVectors = 4;
 template <size_t VV>
@@ -269,24 +270,27 @@ HWY_NOINLINE void Softmax(const Panels& p, size_t pitch, const Tile& tile, bool 
   for (size_t r = 0; r < pitch; r += N) {
     const V before = hn::Load(d, p.maximum + r), maximum = hn::Max(before, hn::Load(d, p.peak + r));
     const V alpha = Exp2(d, hn::Sub(before, maximum));
-    V sum[2] = {hn::Mul(hn::Load(d, p.sum + r), alpha), hn::Zero(d)};
-    const auto weight = [&](size_t j) LAMINA_INLINE {
-      float* const at = p.s + j * pitch + r;
-      const V s = hn::Load(d, at);
-      const V weight = marked ? MarkedWeight(d, s, maximum) : Exp2(d, hn::Sub(s, maximum));
-      hn::Store(weight, d, at);
-      return weight;
-    };
+    V sum = hn::Mul(hn::Load(d, p.sum + r), alpha);
     const size_t n = tile.live[r / N];
+    float* at = p.s + r;
     size_t j = 0;
-    for (; j + 2 <= n; j += 2) {
-      sum[0] = hn::Add(sum[0], weight(j));
-      sum[1] = hn::Add(sum[1], weight(j + 1));
+    for (; !marked && j + kTogether <= n; j += kTogether, at += kTogether * pitch) {
+      V x[kTogether];
+      Unroll<kTogether>([&](auto i) LAMINA_INLINE { x[i] = hn::Sub(hn::Load(d, at + i * pitch), maximum); });
+      Exp2(d, x);
+      Unroll<kTogether>([&](auto i) LAMINA_INLINE {
+        hn::Store(x[i], d, at + i * pitch);
+        sum = hn::Add(sum, x[i]);
+      });
     }
-    if (j < n) sum[0] = hn::Add(sum[0], weight(j));
+    for (; j < n; ++j, at += pitch) {
+      const V s = hn::Load(d, at), weight = marked ? MarkedWeight(d, s, maximum) : Exp2(d, hn::Sub(s, maximum));
+      hn::Store(weight, d, at);
+      sum = hn::Add(sum, weight);
+    }
     hn::Store(maximum, d, p.maximum + r);
     hn::Store(alpha, d, p.alpha + r);
-    hn::Store(hn::Add(sum[0], sum[1]), d, p.sum + r);
+    hn::Store(sum, d, p.sum + r);
   }
 }
 

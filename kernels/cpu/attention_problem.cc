@@ -72,9 +72,15 @@ AttentionBlock AttentionProblem::Block(const AttentionOperands& op, size_t batch
   if (op.tensors->weights != nullptr) block.weights = op.tensors->weights + first_row * d.seqlen_kv;
 
   int32_t lowest = INT32_MAX, highest = 0, whole_begin = 0, whole_end = INT32_MAX;
+  const auto row = static_cast<int64_t>(begin);
+  int64_t head = head0 + row / d.seqlen_q, i = row % d.seqlen_q;
   for (size_t r = 0; r < padded; ++r) {
-    const auto row = static_cast<int64_t>(begin + (r < count ? r : 0));
-    SetRow(op, b, head0 + row / d.seqlen_q, row % d.seqlen_q, r, block);
+    if (r < count) {
+      SetRow(op, b, head, i, r, block);
+      if (++i == d.seqlen_q) ++head, i = 0;
+    } else {
+      SetRow(op, b, head0 + row / d.seqlen_q, row % d.seqlen_q, r, block);
+    }
     const int32_t first = block.first[r], last = block.last[r];
     whole_begin = std::max(whole_begin, first);
     whole_end = std::min(whole_end, last);
