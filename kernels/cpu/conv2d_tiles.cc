@@ -9,6 +9,16 @@ namespace {
 // Ceiling of a / b clamped to [0, most], for any a and b > 0.
 int64_t DivUpClamped(int64_t a, int64_t b, int64_t most) { return a <= 0 ? 0 : std::min(most, DivUp(a, b)); }
 
+// Along one dimension, of all taps of all outputs the part that does not fall on padding.
+double InsidePart(int64_t outputs, int64_t inputs, int64_t taps, int64_t stride, int64_t dilation, int64_t pad) {
+  int64_t inside = 0;
+  for (int64_t t = 0; t < taps; ++t) {
+    const int64_t before = pad - t * dilation;
+    inside += DivUpClamped(inputs + before, stride, outputs) - DivUpClamped(before, stride, outputs);
+  }
+  return static_cast<double>(inside) / static_cast<double>(std::max<int64_t>(1, outputs * taps));
+}
+
 }  // namespace
 
 double FmasPerCycle(const Machine& machine, Isa isa) {
@@ -102,8 +112,10 @@ double ConvTiles::PredictNs(const Machine& machine, Isa isa, int threads) const 
   constexpr double kTapSteps = 1.0;  // what leaving the loop over a tap costs, in steps of it
   const double steps = static_cast<double>(d.kh) * static_cast<double>(d.kw * ic_group_) *
                        (1 + kTapSteps / static_cast<double>(tap_floats_));
+  const double inside = InsidePart(oh_, d.ih, d.kh, d.stride_h, d.dilation_h, d.pad_top) *
+                        InsidePart(ow_, d.iw, d.kw, d.stride_w, d.dilation_w, d.pad_left);  // the others are skipped
   const double efficiency = filter_.unit_groups > 1 ? kGatherEfficiency : kLoopEfficiency;
-  const double compute = 2 * pixels * columns * steps / (efficiency * machine.Gflops(isa, threads));
+  const double compute = 2 * inside * pixels * columns * steps / (efficiency * machine.Gflops(isa, threads));
   const int64_t bytes = CostOf(d).bytes();
   return std::max(compute, static_cast<double>(bytes) / machine.Gbps(bytes, threads));
 }

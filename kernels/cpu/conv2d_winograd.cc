@@ -41,7 +41,7 @@ constexpr size_t kChunk = 16;               // channels that a task transposes
 
 size_t AsSize(int64_t n) { return static_cast<size_t>(n); }
 
-// Whether a block's tiles get the products too that they do not need: those of a single row tile wait for the weights
+// Whether all of a block's tiles get every product that one of them needs: a single row tile waits for the weights
 // anyway, whose prefetches do worse in bursts (7x7x512: 770 us against 1040; Zen 4).
 bool EveryProduct(size_t tiles, const GemmKernel& gemm) { return tiles <= gemm.rows; }
 
@@ -211,13 +211,11 @@ class Winograd final : public Kernel<Conv2d> {
     const Conv2dDesc& d = desc_;
     const WinogradFilter::Panel panel = filter_->PanelAt(p);
     float *const m = reinterpret_cast<float*>(worker), *const rows = reinterpret_cast<float*>(worker + plan_.m_bytes);
-    const bool all = EveryProduct(block.tiles.count(), filter_->gemm());
-    for (size_t i = 0; i < transform_.n; ++i) {
-      for (size_t j = 0; j < transform_.n; ++j) {
-        const WinogradBlock::Slots slots =
-            all ? WinogradBlock::Slots{0, block.tiles.count()} : block.tiles.SlotsOf(i, j);
-        Multiply(block, panel, slots, i * transform_.n + j, m);
-      }
+    const size_t coefficients = transform_.n * transform_.n;
+    for (size_t q = NeededFrom(block, 0); q < coefficients;) {
+      const size_t next = NeededFrom(block, q + 1);
+      Multiply(block, panel, q, next, m);
+      q = next;
     }
     const int64_t first = static_cast<int64_t>(panel.first), columns = static_cast<int64_t>(panel.columns);
     const bool has_residual = d.residual != Residual::kNone;
@@ -271,12 +269,25 @@ class Winograd final : public Kernel<Conv2d> {
     }
   }
 
-  // M[q] = V[q] U[q] of the slots that need q: row tiles of two heights, which bring in the next coefficient's weights
-  // evenly: what comes from L3 comes in a trickle (res4: 711 -> 630 us).
-  void Multiply(const Block& block, const WinogradFilter::Panel& panel, WinogradBlock::Slots slots, size_t q,
-                float* m) const {
-    if (slots.first == slots.last) return;
+  WinogradBlock::Slots SlotsOf(const Block& block, size_t q) const {
+    const WinogradBlock::Slots slots = block.tiles.SlotsOf(q / transform_.n, q % transform_.n);
+    const bool all = EveryProduct(block.tiles.count(), filter_->gemm()) && slots.first < slots.last;
+    return all ? WinogradBlock::Slots{0, block.tiles.count()} : slots;
+  }
+  // The first coefficient from q on that a tile needs.
+  size_t NeededFrom(const Block& block, size_t q) const {
+    for (; q < transform_.n * transform_.n; ++q) {
+      const WinogradBlock::Slots slots = SlotsOf(block, q);
+      if (slots.first < slots.last) break;
+    }
+    return q;
+  }
+
+  // M[q] = V[q] U[q] of the slots that need q: row tiles of two heights, which bring in the weights of coefficient
+  // `next` evenly: what comes from L3 comes in a trickle (res4: 711 -> 630 us).
+  void Multiply(const Block& block, const WinogradFilter::Panel& panel, size_t q, size_t next, float* m) const {
     const size_t ic = AsSize(desc_.ic);
+    const WinogradBlock::Slots slots = SlotsOf(block, q);
     const Cut cut(static_cast<int64_t>(slots.last - slots.first), static_cast<int64_t>(filter_->gemm().rows));
     const ptrdiff_t tap = 0;
     GemmTiles t;
@@ -289,7 +300,7 @@ class Winograd final : public Kernel<Conv2d> {
     t.out.row = static_cast<ptrdiff_t>(panel.width);
     t.out.columns = panel.width;
     t.out.bias = panel.zeros;
-    t.ahead = t.b + ic * panel.width;
+    t.ahead = panel.u + next * ic * panel.width;
     t.ahead_end = std::min(t.ahead + ic * panel.width, filter_->end());
     t.ahead_step = DivUp(panel.width, AsSize(cut.tiles));
     for (const bool higher : {true, false}) {
@@ -325,7 +336,8 @@ double PredictNs(const Conv2dDesc& d, const Context& context, const WinogradKern
   const double tiles = static_cast<double>(plan.tiles.count()), blocks = static_cast<double>(plan.blocks());
   const TileTimes times(gemm, d.ic, d.oc, FmasPerCycle(machine, context.isa));
   const Cut cut(static_cast<int64_t>(plan.units * plan.unit), static_cast<int64_t>(gemm.rows));
-  const double needed = EveryProduct(plan.units * plan.unit, gemm) ? 1.0 : plan.tiles.part();
+  const double used = plan.tiles.used();
+  const double needed = EveryProduct(plan.units * plan.unit, gemm) ? used : plan.tiles.part();
   const double rows = blocks * times.Of(cut) * needed;
   const int count = static_cast<int>(threads);
   const double products =
@@ -333,7 +345,7 @@ double PredictNs(const Conv2dDesc& d, const Context& context, const WinogradKern
   const int64_t weight_bytes = WeightBytes(d, transform, gemm);
   // A U that L3 does not hold whole is read from memory whole: each pass drives out what the next one begins with.
   const int64_t from = weight_bytes > kWeightsInL3 ? machine.memory.bytes : weight_bytes + machine.l2.bytes / 2;
-  const double weights = blocks * static_cast<double>(weight_bytes) / machine.Gbps(from, count);
+  const double weights = blocks * used * static_cast<double>(weight_bytes) / machine.Gbps(from, count);
   // Of what U takes to come, the products hide a part (Emerald Rapids, U in L3, 2026-11-23).
   constexpr double kSeen = 0.4;
   // V and M are written and read once, x and y moved once, in nchw once more, all about as fast as L2 gives.

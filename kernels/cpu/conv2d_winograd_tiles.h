@@ -57,8 +57,11 @@ class WinogradTiles {
             low_ && thin_ ? images : 0};
   }
 
-  // Of the products of whole tiles alone, the part that is needed.
+  // Of the products of whole tiles alone, the part that is needed; of all coefficients, the part that a tile needs.
   double part() const { return PartOf(low_, low_rows_, down_) * PartOf(thin_, thin_columns_, across_); }
+  double used() const {
+    return PartOf(low_ && down_ == 1, low_rows_, 1) * PartOf(thin_ && across_ == 1, thin_columns_, 1);
+  }
 
  private:
   static WinogradRange Needed(const WinogradKernel& transform, size_t outputs) {
