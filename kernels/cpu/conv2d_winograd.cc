@@ -146,12 +146,18 @@ class Winograd final : public Kernel<Conv2d> {
   size_t shared_bytes() const { return plan_.x_bytes + plan_.v_bytes; }
   size_t worker_bytes() const { return plan_.m_bytes + plan_.y_bytes; }
 
+  // Of a coefficient that a tile of the block needs: the slots from `first` on, cut into row tiles of which the first
+  // `higher` are one row higher than `height`. Cut once a block: 1 % with the many panels of AVX2.
+  struct Product {
+    size_t q, first, tiles, height, higher;
+  };
   struct Block {
     WinogradBlock tiles;
     WinogradTiles::Tile begin;  // the first of them
     float *copy, *v;
     const float* x = nullptr;  // nhwc: of all images; nchw: the copy of the input rows [x_row, x_row + x_rows)
     int64_t pixel = 0, x_row = 0, x_rows = 0;
+    Product products[kMostWinogradSize * kMostWinogradSize + 1] = {};  // the last one is followed by one with q = n * n
   };
   Block BlockAt(size_t b, const Conv2dTensors& tensors, std::byte* shared) const {
     const Conv2dDesc& d = desc_;
@@ -160,6 +166,7 @@ class Winograd final : public Kernel<Conv2d> {
     Block block = {WinogradBlock(plan_.tiles, first, std::min(plan_.units, plan_.span - unit) * plan_.unit),
                    plan_.tiles.At(first), reinterpret_cast<float*>(shared),
                    reinterpret_cast<float*>(shared + plan_.x_bytes)};
+    CutProducts(block);
     block.x = planes() ? block.copy : static_cast<const float*>(tensors.x);
     block.pixel = planes() ? d.ic : StrideOr(d.x_stride, d.ic);
     if (planes()) {
@@ -168,6 +175,19 @@ class Winograd final : public Kernel<Conv2d> {
       block.x_rows = std::clamp<int64_t>(top + OutputRows(block) + d.kh - 1, block.x_row, d.ih) - block.x_row;
     }
     return block;
+  }
+  void CutProducts(Block& block) const {
+    const size_t n = transform_.n, rows = filter_->gemm().rows;
+    const bool every = EveryProduct(block.tiles.count(), filter_->gemm());
+    Product* product = block.products;
+    for (size_t q = 0; q < n * n; ++q) {
+      WinogradBlock::Slots slots = block.tiles.SlotsOf(q / n, q % n);
+      if (slots.first == slots.last) continue;
+      if (every) slots = {0, block.tiles.count()};
+      const Cut cut(static_cast<int64_t>(slots.last - slots.first), static_cast<int64_t>(rows));
+      *product++ = {q, slots.first, AsSize(cut.tiles), AsSize(cut.height), AsSize(cut.higher)};
+    }
+    product->q = n * n;
   }
   // nchw: those of whole tiles.
   int64_t OutputRows(const Block& block) const {
@@ -211,11 +231,8 @@ class Winograd final : public Kernel<Conv2d> {
     const Conv2dDesc& d = desc_;
     const WinogradFilter::Panel panel = filter_->PanelAt(p);
     float *const m = reinterpret_cast<float*>(worker), *const rows = reinterpret_cast<float*>(worker + plan_.m_bytes);
-    const size_t coefficients = transform_.n * transform_.n;
-    for (size_t q = NeededFrom(block, 0); q < coefficients;) {
-      const size_t next = NeededFrom(block, q + 1);
-      Multiply(block, panel, q, next, m);
-      q = next;
+    for (const Product* product = block.products; product->q < transform_.n * transform_.n; ++product) {
+      Multiply(block, panel, *product, product[1].q, m);
     }
     const int64_t first = static_cast<int64_t>(panel.first), columns = static_cast<int64_t>(panel.columns);
     const bool has_residual = d.residual != Residual::kNone;
@@ -269,46 +286,31 @@ class Winograd final : public Kernel<Conv2d> {
     }
   }
 
-  WinogradBlock::Slots SlotsOf(const Block& block, size_t q) const {
-    const WinogradBlock::Slots slots = block.tiles.SlotsOf(q / transform_.n, q % transform_.n);
-    const bool all = EveryProduct(block.tiles.count(), filter_->gemm()) && slots.first < slots.last;
-    return all ? WinogradBlock::Slots{0, block.tiles.count()} : slots;
-  }
-  // The first coefficient from q on that a tile needs.
-  size_t NeededFrom(const Block& block, size_t q) const {
-    for (; q < transform_.n * transform_.n; ++q) {
-      const WinogradBlock::Slots slots = SlotsOf(block, q);
-      if (slots.first < slots.last) break;
-    }
-    return q;
-  }
-
   // M[q] = V[q] U[q] of the slots that need q: row tiles of two heights, which bring in the weights of coefficient
   // `next` evenly: what comes from L3 comes in a trickle (res4: 711 -> 630 us).
-  void Multiply(const Block& block, const WinogradFilter::Panel& panel, size_t q, size_t next, float* m) const {
+  void Multiply(const Block& block, const WinogradFilter::Panel& panel, const Product& product, size_t next,
+                float* m) const {
     const size_t ic = AsSize(desc_.ic);
-    const WinogradBlock::Slots slots = SlotsOf(block, q);
-    const Cut cut(static_cast<int64_t>(slots.last - slots.first), static_cast<int64_t>(filter_->gemm().rows));
     const ptrdiff_t tap = 0;
     GemmTiles t;
-    t.a = block.v + q * plan_.v_slice + slots.first * plan_.channels;
+    t.a = block.v + product.q * plan_.v_slice + product.first * plan_.channels;
     t.a_row = static_cast<ptrdiff_t>(plan_.channels);
     t.tap = &tap;
     t.kc = ic;
-    t.b = panel.u + q * ic * panel.width;
-    t.out.c = m + q * plan_.m_slice + slots.first * panel.width;
+    t.b = panel.u + product.q * ic * panel.width;
+    t.out.c = m + product.q * plan_.m_slice + product.first * panel.width;
     t.out.row = static_cast<ptrdiff_t>(panel.width);
     t.out.columns = panel.width;
     t.out.bias = panel.zeros;
     t.ahead = panel.u + next * ic * panel.width;
     t.ahead_end = std::min(t.ahead + ic * panel.width, filter_->end());
-    t.ahead_step = DivUp(panel.width, AsSize(cut.tiles));
+    t.ahead_step = DivUp(panel.width, product.tiles);
     for (const bool higher : {true, false}) {
-      const int64_t height = cut.height + (higher ? 1 : 0);
-      t.tiles = AsSize(higher ? cut.higher : cut.tiles - cut.higher);
+      const size_t height = product.height + (higher ? 1 : 0);
+      t.tiles = higher ? product.higher : product.tiles - product.higher;
       if (t.tiles == 0) continue;
-      t.a_tile = height * t.a_row;
-      t.out.tile = height * t.out.row;
+      t.a_tile = static_cast<ptrdiff_t>(height) * t.a_row;
+      t.out.tile = static_cast<ptrdiff_t>(height) * t.out.row;
       filter_->gemm().tiles[height][panel.vectors](t);
       t.ahead += t.tiles * ic * t.ahead_step;
       t.a += static_cast<ptrdiff_t>(t.tiles) * t.a_tile;
