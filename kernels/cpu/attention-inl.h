@@ -39,13 +39,16 @@ HWY_INLINE hn::Mask<D> IsDropped(D d, V weight) {
 HWY_INLINE bool AllFinite(const float* p, ptrdiff_t stride, size_t rows, size_t columns) {
   const D d;
   const size_t N = hn::Lanes(d);
-  V sum = hn::Zero(d);
+  V sum[4] = {hn::Zero(d), hn::Zero(d), hn::Zero(d), hn::Zero(d)};  // which do not wait for each other
   for (size_t r = 0; r < rows; ++r, p += stride) {
     size_t c = 0;
-    for (; c + N <= columns; c += N) sum = hn::MulAdd(hn::LoadU(d, p + c), hn::Zero(d), sum);
-    if (c < columns) sum = hn::MulAdd(LoadTail(d, p + c, columns - c), hn::Zero(d), sum);
+    for (; c + 4 * N <= columns; c += 4 * N) {
+      Unroll<4>([&](auto i) LAMINA_INLINE { sum[i] = hn::MulAdd(hn::LoadU(d, p + c + i * N), hn::Zero(d), sum[i]); });
+    }
+    for (; c < columns; c += N) sum[0] = hn::MulAdd(LoadUpTo(d, p + c, columns - c), hn::Zero(d), sum[0]);
   }
-  return hn::AllTrue(d, hn::Eq(sum, hn::Zero(d)));
+  const V all = hn::Add(hn::Add(sum[0], sum[1]), hn::Add(sum[2], sum[3]));
+  return hn::AllTrue(d, hn::Eq(all, hn::Zero(d)));
 }
 
 }  // namespace HWY_NAMESPACE

@@ -309,8 +309,8 @@ HWY_NOINLINE void FinalWeights(const Panels& p, size_t pitch, const Tile& tile, 
   }
 }
 
-// Calls f(tile, marked) for each tile of keys that has a kept pair, its scores in S'. Tiles end where causal and window
-// begin to cut, so that most need no masks.
+// Calls f(tile, some_dropped) for each tile of keys that has a kept pair, its scores in S'. Tiles end where causal and
+// window begin to cut, so that most need no masks.
 template <size_t VV, class F>
 HWY_INLINE void ForEachTile(const AttentionBlock& b, const Panels& p, const F& f) {
   const size_t N = hn::Lanes(D()), pitch = VV * N;
@@ -348,9 +348,11 @@ void Flash(const AttentionBlock& b, float* scratch) {
   // The output's lines come while the scores are computed: 2 to 4% where they lie beyond the L2 cache.
   for (size_t r = 0; r < b.rows; ++r) PrefetchRows<1>(b.o[r], 0, 0, b.value_dim);
   bool first = true;
-  ForEachTile<VV>(b, p, [&](const Tile& tile, bool marked) {
+  ForEachTile<VV>(b, p, [&](const Tile& tile, bool some_dropped) {
+    const float* const v = b.v + static_cast<ptrdiff_t>(tile.begin) * b.v_row;
+    const bool marked = some_dropped && !AllFinite(v, b.v_row, tile.keys, b.value_dim);
     Softmax(p, pitch, tile, marked);
-    if (marked && !AllFinite(b.v + static_cast<ptrdiff_t>(tile.begin) * b.v_row, b.v_row, tile.keys, b.value_dim)) {
+    if (marked) {
       ValuesOfKept(b, p, pitch, tile, first);
     } else {
       tile.cut ? Values<VV, true>(b, p, tile, first) : Values<VV, false>(b, p, tile, first);
