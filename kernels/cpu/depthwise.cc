@@ -1,9 +1,9 @@
 // The depthwise step: cuts an image into tiles, hands each to a micro-kernel of dwconv.h.
 //
-// Direct tiles are as many rows as the kernel takes at once and all columns. Where L3 is slow they are 8 columns, so that
-// one vector of channels does not push out of L1 what the next one wants of the same pages and lines (112x112x32: 165 us
-// in whole rows, 121 us in 8 columns; 56x56x128: 178 and 146; Emerald Rapids, AVX-512, 2026-11-23. Zen 4 loses by it:
-// 67 and 95 us). Copied tiles are as many rows as a block of 96 KiB holds, so that few rows are copied twice.
+// Direct tiles are as many rows as the kernel takes at once and all columns. Where L3 is slow they are 8 columns, so
+// that one vector of channels does not push out of L1 what the next one wants of the same pages and lines (112x112x32:
+// 165 us in whole rows, 121 us in 8 columns; 56x56x128: 178 and 146; Emerald Rapids, AVX-512, 2026-11-23. Zen 4 loses
+// by it: 67 and 95 us). Copied tiles are as many rows as a block of 96 KiB holds, so that few rows are copied twice.
 #include "kernels/cpu/depthwise.h"
 
 #include <cstring>
