@@ -37,9 +37,20 @@ struct Problem {
   std::vector<bool> padding = {};  // [taps * rows]: Edge with these (tap, row) on padding
 };
 
-// Runs a problem on `kernel` and compares every element; what lies between the rows of c must stay untouched.
-void Check(Isa isa, const Problem& p) {
-  const GemmKernel& kernel = GetGemmKernel(isa);
+// By the function that names the kernel: GetGemmKernel or GetColumnKernel.
+class Gemm : public testing::TestWithParam<const GemmKernel& (*)(Isa)> {
+ protected:
+  // Runs a problem and compares every element; what lies between the rows of c must stay untouched.
+  void Check(Isa isa, const Problem& p) const;
+  // Calls f(isa, rows, vectors, columns) for every tile, with columns whole, one less and one more than a vector less.
+  template <class F>
+  void ForEachTile(const F& f) const;
+};
+INSTANTIATE_TEST_SUITE_P(Kernels, Gemm, testing::Values(&GetGemmKernel, &GetColumnKernel),
+                         [](const auto& info) { return info.index == 0 ? "Gemm" : "Column"; });
+
+void Gemm::Check(Isa isa, const Problem& p) const {
+  const GemmKernel& kernel = GetParam()(isa);
   const size_t width = p.vectors * kernel.lanes, m = p.rows * p.tiles, gap = 3, row = p.columns + gap;
   const size_t a_row = p.taps * p.kc + 2;
   SCOPED_TRACE(testing::Message() << ToString(isa) << " rows " << p.rows << " vectors " << p.vectors << " columns "
@@ -144,11 +155,10 @@ constexpr Activation kActivations[] = {
     {}, {ActivationKind::kRelu}, {ActivationKind::kClamp, -3, 7}, {ActivationKind::kTanh}};
 constexpr Residual kResiduals[] = {Residual::kNone, Residual::kBeforeActivation, Residual::kAfterActivation};
 
-// Calls f(isa, rows, vectors, columns) for every tile, with columns whole, one less and one more than a vector less.
 template <class F>
-void ForEachTile(const F& f) {
+void Gemm::ForEachTile(const F& f) const {
   for (Isa isa : SupportedIsas()) {
-    const GemmKernel& kernel = GetGemmKernel(isa);
+    const GemmKernel& kernel = GetParam()(isa);
     for (size_t rows = 1; rows <= kernel.rows; ++rows) {
       for (size_t vectors = 1; vectors <= kernel.vectors; ++vectors) {
         const size_t width = vectors * kernel.lanes;
@@ -160,8 +170,8 @@ void ForEachTile(const F& f) {
   }
 }
 
-TEST(Gemm, EveryTile) {
-  ForEachTile([](Isa isa, size_t rows, size_t vectors, size_t columns) {
+TEST_P(Gemm, EveryTile) {
+  ForEachTile([this](Isa isa, size_t rows, size_t vectors, size_t columns) {
     for (size_t kc : {0, 1, 2, 17}) {
       for (size_t tiles : {1, 3}) {
         Check(isa, {.rows = rows, .vectors = vectors, .columns = columns, .tiles = tiles, .kc = kc});
@@ -170,8 +180,8 @@ TEST(Gemm, EveryTile) {
   });
 }
 
-TEST(Gemm, EveryEpilogue) {
-  ForEachTile([](Isa isa, size_t rows, size_t vectors, size_t columns) {
+TEST_P(Gemm, EveryEpilogue) {
+  ForEachTile([this](Isa isa, size_t rows, size_t vectors, size_t columns) {
     for (const Activation& activation : kActivations) {
       for (Residual residual : kResiduals) {
         for (bool in_place : {false, true}) {
@@ -189,8 +199,8 @@ TEST(Gemm, EveryEpilogue) {
   });
 }
 
-TEST(Gemm, TapsAndPartialSums) {
-  ForEachTile([](Isa isa, size_t rows, size_t vectors, size_t columns) {
+TEST_P(Gemm, TapsAndPartialSums) {
+  ForEachTile([this](Isa isa, size_t rows, size_t vectors, size_t columns) {
     for (bool partial_first : {false, true}) {
       for (const Activation& activation : kActivations) {
         Check(isa, {.rows = rows,
@@ -206,8 +216,8 @@ TEST(Gemm, TapsAndPartialSums) {
   });
 }
 
-TEST(Gemm, EdgesSkipPadding) {
-  ForEachTile([](Isa isa, size_t rows, size_t vectors, size_t columns) {
+TEST_P(Gemm, EdgesSkipPadding) {
+  ForEachTile([this](Isa isa, size_t rows, size_t vectors, size_t columns) {
     constexpr size_t kTaps = 5;
     std::vector<bool> padding(kTaps * rows, false);  // tap 0 whole
     for (size_t r = 0; r < rows; ++r) {
@@ -247,9 +257,9 @@ struct Inexact {
   float* b;
 };
 
-TEST(Gemm, HeightDoesNotChangeBits) {
+TEST_P(Gemm, HeightDoesNotChangeBits) {
   for (Isa isa : SupportedIsas()) {
-    const GemmKernel& kernel = GetGemmKernel(isa);
+    const GemmKernel& kernel = GetParam()(isa);
     const size_t k = 301, m = kernel.rows;
     Inexact x(kernel, m, k, 1);
     const auto width = static_cast<ptrdiff_t>(x.width);
@@ -272,9 +282,9 @@ TEST(Gemm, HeightDoesNotChangeBits) {
   }
 }
 
-TEST(Gemm, APrefetchChangesNoBits) {
+TEST_P(Gemm, APrefetchChangesNoBits) {
   for (Isa isa : SupportedIsas()) {
-    const GemmKernel& kernel = GetGemmKernel(isa);
+    const GemmKernel& kernel = GetParam()(isa);
     const size_t k = 37, tiles = 3, m = tiles * kernel.rows;
     for (size_t vectors = 1; vectors <= kernel.vectors; ++vectors) {
       Inexact x(kernel, m, k, 1);
@@ -307,9 +317,9 @@ TEST(Gemm, APrefetchChangesNoBits) {
   }
 }
 
-TEST(Gemm, ARowAgainstPanelsIsATileOfOneRow) {
+TEST_P(Gemm, ARowAgainstPanelsIsATileOfOneRow) {
   for (Isa isa : SupportedIsas()) {
-    const GemmKernel& kernel = GetGemmKernel(isa);
+    const GemmKernel& kernel = GetParam()(isa);
     const size_t k = 53;
     for (size_t panels = 0; panels <= 9; ++panels) {
       for (const Activation& activation : kActivations) {
@@ -340,9 +350,9 @@ TEST(Gemm, ARowAgainstPanelsIsATileOfOneRow) {
   }
 }
 
-TEST(Gemm, NanAndInfinityPassThroughClamps) {
+TEST_P(Gemm, NanAndInfinityPassThroughClamps) {
   for (Isa isa : SupportedIsas()) {
-    const GemmKernel& kernel = GetGemmKernel(isa);
+    const GemmKernel& kernel = GetParam()(isa);
     const size_t width = kernel.lanes;
     AlignedBuffer b_memory(width * sizeof(float));
     for (size_t j = 0; j < width; ++j) b_memory.as<float>()[j] = 1.0f;

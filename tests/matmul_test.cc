@@ -34,17 +34,17 @@ Guarded Matrix(int64_t rows, int64_t row, int64_t stride, size_t seed) {
   return memory;
 }
 
-void Check(Isa isa, size_t threads, const Shape& s, const Activation& activation, Residual residual, bool in_place,
-           bool transposed) {
+void CheckOn(const GemmKernel& kernel, Isa isa, size_t threads, const Shape& s, const Activation& activation,
+             Residual residual, bool in_place, bool transposed) {
   SCOPED_TRACE(testing::Message() << ToString(isa) << " threads " << threads << " m " << s.m << " n " << s.n << " k "
-                                  << s.k << " residual " << static_cast<int>(residual)
-                                  << (in_place ? " in place" : ""));
+                                  << s.k << " residual " << static_cast<int>(residual) << (in_place ? " in place" : "")
+                                  << " tile " << kernel.rows << 'x' << kernel.vectors);
   const int64_t a_stride = s.k + 3, c_stride = s.n + 5, r_stride = in_place ? c_stride : s.n + 2;
   const Guarded a = Matrix(s.m, s.k, a_stride, 1), r = Matrix(s.m, s.n, r_stride, 3), bias = Matrix(1, s.n, s.n, 4);
   const Guarded w = transposed ? Matrix(s.k, s.n, s.n, 2) : Matrix(s.n, s.k, s.k, 2);
   const int64_t o_stride = transposed ? 1 : s.k, i_stride = transposed ? s.n : 1;
   Guarded c = Matrix(s.m, s.n, c_stride, in_place ? 3 : 5);
-  auto packed = PackedMatrix::Pack(isa, s.k, s.n, w.as<float>(), o_stride, i_stride, bias.as<float>());
+  auto packed = PackedMatrix::Pack(isa, kernel, s.k, s.n, w.as<float>(), o_stride, i_stride, bias.as<float>());
   ASSERT_TRUE(packed.ok()) << packed.status().message();
   MatMul(harness::PoolOf(threads), *packed,
          {.m = s.m,
@@ -73,6 +73,13 @@ void Check(Isa isa, size_t threads, const Shape& s, const Activation& activation
   }
 }
 
+constexpr const GemmKernel& (*kKernels[])(Isa) = {&GetGemmKernel, &GetColumnKernel};
+
+void Check(Isa isa, size_t threads, const Shape& s, const Activation& activation, Residual residual, bool in_place,
+           bool transposed) {
+  for (const auto kernel : kKernels) CheckOn(kernel(isa), isa, threads, s, activation, residual, in_place, transposed);
+}
+
 TEST(MatMul, ShapesAroundTheTiles) {
   for (Isa isa : SupportedIsas()) {
     for (const int64_t m : {1, 2, 5, 6, 7, 8, 13, 15, 29}) {
@@ -97,20 +104,22 @@ TEST(MatMul, BlocksOfRowsAndOfK) {
   }
 }
 
-TEST(MatMul, BitsDoNotDependOnThreads) {
+TEST(MatMul, BitsDoNotDependOnThreadsOrTiles) {
   constexpr int64_t kM = 37, kN = 200, kK = 1700;
   std::vector<float> a(kM * kK), w(kN * kK), c(kM * kN), first;
   for (size_t i = 0; i < a.size(); ++i) a[i] = std::sin(static_cast<float>(i));
   for (size_t i = 0; i < w.size(); ++i) w[i] = std::cos(static_cast<float>(i));
   for (Isa isa : SupportedIsas()) {
     first.clear();
-    const auto packed = PackedMatrix::Pack(isa, kK, kN, w.data(), kK, 1, nullptr);
-    ASSERT_TRUE(packed.ok());
-    for (size_t threads = 1; threads <= 4; ++threads) {
-      MatMul(harness::PoolOf(threads), *packed,
-             {.m = kM, .a = a.data(), .a_stride = kK, .c = c.data(), .c_stride = kN});
-      if (first.empty()) first = c;
-      EXPECT_EQ(std::memcmp(first.data(), c.data(), c.size() * sizeof(float)), 0) << ToString(isa) << ' ' << threads;
+    for (const auto kernel : kKernels) {
+      const auto packed = PackedMatrix::Pack(isa, kernel(isa), kK, kN, w.data(), kK, 1, nullptr);
+      ASSERT_TRUE(packed.ok());
+      for (size_t threads = 1; threads <= 4; ++threads) {
+        MatMul(harness::PoolOf(threads), *packed,
+               {.m = kM, .a = a.data(), .a_stride = kK, .c = c.data(), .c_stride = kN});
+        if (first.empty()) first = c;
+        EXPECT_EQ(std::memcmp(first.data(), c.data(), c.size() * sizeof(float)), 0) << ToString(isa) << ' ' << threads;
+      }
     }
   }
 }

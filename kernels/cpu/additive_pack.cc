@@ -38,7 +38,7 @@ void FoldVector(const double* v, size_t count, AdditivePacked& p, float* sign) {
 }
 
 // w [units, dim] and bias [units], each row times its sign, packed.
-Result<PackedMatrix> PackSigned(Isa isa, int64_t units, int64_t dim, const void* w, const void* bias,
+Result<PackedMatrix> PackSigned(Isa isa, int64_t m, int64_t units, int64_t dim, const void* w, const void* bias,
                                 const float* sign) {
   const AlignedBuffer copy(static_cast<size_t>(units * (dim + 1)) * sizeof(float));
   if (copy.data() == nullptr) return Status{StatusCode::kOutOfMemory, "no memory to pack weights"};
@@ -47,7 +47,7 @@ Result<PackedMatrix> PackSigned(Isa isa, int64_t units, int64_t dim, const void*
     for (int64_t i = 0; i < dim; ++i) signed_w[u * dim + i] = sign[u] * static_cast<const float*>(w)[u * dim + i];
     signed_bias[u] = bias != nullptr ? sign[u] * static_cast<const float*>(bias)[u] : 0.0f;
   }
-  return PackedMatrix::Pack(isa, dim, units, signed_w, dim, 1, signed_bias);
+  return PackedMatrix::Pack(isa, MatMulKernel(isa, m), dim, units, signed_w, dim, 1, signed_bias);
 }
 
 }  // namespace
@@ -75,9 +75,10 @@ Result<std::shared_ptr<const AdditivePacked>> PackAdditive(AdditiveForm form, Is
     std::copy_n(v.as<double>(), count, p.v());
     std::fill_n(sign.as<float>(), p.units, 1.0f);
   }
-  auto query_w = PackSigned(isa, d.units, d.query_dim, w.query_w, d.bias ? w.bias : nullptr, sign.as<float>());
+  auto query_w = PackSigned(isa, d.batch * d.queries, d.units, d.query_dim, w.query_w, d.bias ? w.bias : nullptr,
+                            sign.as<float>());
   if (!query_w.ok()) return query_w.status();
-  auto key_w = PackSigned(isa, d.units, d.key_dim, w.key_w, nullptr, sign.as<float>());
+  auto key_w = PackSigned(isa, d.batch * d.keys, d.units, d.key_dim, w.key_w, nullptr, sign.as<float>());
   if (!key_w.ok()) return key_w.status();
   p.query_w = std::move(*query_w);
   p.key_w = std::move(*key_w);

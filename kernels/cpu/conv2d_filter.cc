@@ -18,7 +18,11 @@ Status NoMemory(const Conv2dDesc& d) {
 FilterShape::FilterShape(const Conv2dDesc& d, Isa isa) : kernel(&GetGemmKernel(isa)) {
   const int64_t lanes = static_cast<int64_t>(kernel->lanes), ic_group = d.ic / d.groups, oc_group = d.oc / d.groups;
   const GemmKernel& tall = GetTallKernel(isa);
-  if (oc_group <= static_cast<int64_t>(tall.vectors) * lanes) kernel = &tall;
+  if (d.kh * d.kw == 1) {
+    kernel = &MatMulKernel(isa, d.n * d.oh() * d.ow());
+  } else if (oc_group <= static_cast<int64_t>(tall.vectors) * lanes) {
+    kernel = &tall;
+  }
   // A unit's inputs must fit a vector as its outputs do.
   const int64_t fit = std::min(lanes / oc_group, lanes / ic_group);
   if (d.groups > 1 && fit > 1) {
@@ -47,7 +51,7 @@ Status PackedFilter::PackGroups(const Conv2dDesc& d, const float* w, const float
   const int64_t taps = d.weight_layout == WeightLayout::kOihw ? d.kh * d.kw : 1;
   matrices_.reserve(static_cast<size_t>(d.groups));
   for (int64_t g = 0; g < d.groups; ++g) {
-    auto packed = PackedMatrix::Pack(isa, k, oc_group, w + g * oc_group * k, k, 1,
+    auto packed = PackedMatrix::Pack(isa, *shape_.kernel, k, oc_group, w + g * oc_group * k, k, 1,
                                      bias == nullptr ? nullptr : bias + g * oc_group, taps);
     if (!packed.ok()) return NoMemory(d);
     matrices_.push_back(std::move(*packed));

@@ -50,8 +50,9 @@ Result<std::shared_ptr<const Kernel<FullyConnected>>> Prepare(const FullyConnect
                                                               const FullyConnectedWeights& weights,
                                                               const Context& context) {
   const bool oi = d.weight_layout == MatrixLayout::kOi;
-  auto packed = PackedMatrix::Pack(context.isa, d.ic, d.oc, static_cast<const float*>(weights.w), oi ? d.ic : 1,
-                                   oi ? 1 : d.oc, static_cast<const float*>(d.bias ? weights.bias : nullptr));
+  auto packed =
+      PackedMatrix::Pack(context.isa, MatMulKernel(context.isa, d.m), d.ic, d.oc, static_cast<const float*>(weights.w),
+                         oi ? d.ic : 1, oi ? 1 : d.oc, static_cast<const float*>(d.bias ? weights.bias : nullptr));
   if (!packed.ok()) return packed.status();
   return std::shared_ptr<const Kernel<FullyConnected>>(
       std::make_shared<PackedGemm>(d, context.pool, std::make_shared<const PackedMatrix>(std::move(*packed))));

@@ -5,6 +5,10 @@
 //
 // Registers: rows * vectors sums + vectors of B + 1 of A (+ 1 product where there is no FMA).
 //   AVX-512  7 x 4: 28 + 4 + 1 = 33 of 32: one sum lives on the stack, at no cost (98 % of peak)
+//            8 x 1: 8 + 1, A a broadcast memory operand: 9 loads for 8 FMAs, which only a CPU with one 512-bit FMA a
+//            cycle has ports for. Its tiles are short, so that the end of one overlaps with the next: Zen 4, k = 32:
+//            483 -> 463 us, k = 128: 913 -> 888 us; 12 x 1 and 14 x 1 want more addresses than there are registers
+//            (501, 545 us); 14 x 2 520 us (2026-11-26)
 //   AVX2     6 x 2: 12 + 2 + 1 = 15 of 16
 //   SSE4     6 x 2: 12 + 2 + 1 + 1 = 16 of 16
 // Any number of rows up to the tile's, of columns up to the panel's, any k; nothing outside is read or written.
@@ -27,11 +31,13 @@ namespace HWY_NAMESPACE {
 
 #if HWY_TARGET <= HWY_AVX3
 inline constexpr size_t kRows = 7, kVectors = 4;
+inline constexpr size_t kColumnRows = 8, kColumnVectors = 1;
 #else
 inline constexpr size_t kRows = 6, kVectors = 2;
+inline constexpr size_t kColumnRows = kRows, kColumnVectors = kVectors;
 #endif
 inline constexpr size_t kLineFloats = 16;  // of a cache line
-static_assert(kRows <= kMaxTileRows && kVectors <= kMaxTileVectors, "the tables of GemmKernel are smaller");
+static_assert(kColumnRows <= kMaxTileRows && kVectors <= kMaxTileVectors, "the tables of GemmKernel are smaller");
 
 // GCC turns a load that is used two or three times into as many memory operands, all of which miss L1 together.
 HWY_INLINE void KeepInRegister([[maybe_unused]] V& v) {
@@ -117,33 +123,36 @@ void Tiles(const GemmTiles& t) {
   }
 }
 
-// kP panels at once; the remaining ones by fewer.
-template <size_t kP>
+// kP panels of kV vectors at once; the remaining ones by fewer.
+template <size_t kV, size_t kP>
 void RowPanels(const GemmRow& row, size_t panel) {
   const D d;
   const size_t N = hn::Lanes(d);
   for (; panel + kP <= row.panels; panel += kP) {
-    V acc[kP][1][kVectors];
+    V acc[kP][1][kV];
     const float* b[kP];
     Unroll<kP>([&](auto i) LAMINA_INLINE {
       b[i] = row.b + (panel + i) * row.b_panel;
-      const float* bias = row.out.bias + (panel + i) * kVectors * N;
-      Unroll<kVectors>([&](auto v) LAMINA_INLINE { acc[i][0][v] = hn::LoadU(d, bias + v * N); });
+      const float* bias = row.out.bias + (panel + i) * kV * N;
+      Unroll<kV>([&](auto v) LAMINA_INLINE { acc[i][0][v] = hn::LoadU(d, bias + v * N); });
     });
     for (size_t p = 0; p < row.kc; ++p) {
       const V a = hn::Set(d, row.a[p]);
       Unroll<kP>([&](auto i) LAMINA_INLINE {
-        Unroll<kVectors>([&](auto v)
-                             LAMINA_INLINE { acc[i][0][v] = hn::MulAdd(a, hn::Load(d, b[i] + v * N), acc[i][0][v]); });
-        b[i] += kVectors * N;
+        Unroll<kV>([&](auto v)
+                       LAMINA_INLINE { acc[i][0][v] = hn::MulAdd(a, hn::Load(d, b[i] + v * N), acc[i][0][v]); });
+        b[i] += kV * N;
       });
     }
     Unroll<kP>([&](auto i) LAMINA_INLINE { Finish(row.out, panel + i, acc[i]); });
   }
-  if constexpr (kP > 1) RowPanels<kP / 2>(row, panel);
+  if constexpr (kP > 1) RowPanels<kV, kP / 2>(row, panel);
 }
 // Eight sums at least, which hide the latency of the FMAs too.
-void Row(const GemmRow& row) { RowPanels<8 / kVectors>(row, 0); }
+template <size_t kV>
+void Row(const GemmRow& row) {
+  RowPanels<kV, 8 / kV>(row, 0);
+}
 
 template <size_t kR, size_t kV>
 void Edge(const GemmEdge& e) {
@@ -169,15 +178,19 @@ template <size_t kR, size_t... kI>
 constexpr void AddHeight(GemmKernel& kernel, std::index_sequence<kI...>) {
   ((kernel.tiles[kR][kI + 1] = &Tiles<kR, kI + 1>, kernel.edge[kR][kI + 1] = &Edge<kR, kI + 1>), ...);
 }
-template <size_t... kI>
+template <size_t kV, size_t... kI>
 constexpr GemmKernel MakeKernel(std::index_sequence<kI...>) {
-  GemmKernel kernel = {hn::MaxLanes(D()), kRows, kVectors, {}, {}, &Row};
-  (AddHeight<kI + 1>(kernel, std::make_index_sequence<kVectors>()), ...);
+  GemmKernel kernel = {hn::MaxLanes(D()), sizeof...(kI), kV, {}, {}, &Row<kV>};
+  (AddHeight<kI + 1>(kernel, std::make_index_sequence<kV>()), ...);
   return kernel;
 }
 
 const GemmKernel* ChooseGemm() {
-  static constexpr GemmKernel kKernel = MakeKernel(std::make_index_sequence<kRows>());
+  static constexpr GemmKernel kKernel = MakeKernel<kVectors>(std::make_index_sequence<kRows>());
+  return &kKernel;
+}
+const GemmKernel* ChooseColumn() {
+  static constexpr GemmKernel kKernel = MakeKernel<kColumnVectors>(std::make_index_sequence<kColumnRows>());
   return &kKernel;
 }
 
@@ -189,7 +202,9 @@ HWY_AFTER_NAMESPACE();
 namespace lamina::cpu {
 
 HWY_EXPORT(ChooseGemm);
+HWY_EXPORT(ChooseColumn);
 const GemmKernel& GetGemmKernel(Isa isa) { return *LAMINA_DISPATCH(ChooseGemm, isa)(); }
+const GemmKernel& GetColumnKernel(Isa isa) { return *LAMINA_DISPATCH(ChooseColumn, isa)(); }
 
 Epilogue MakeEpilogue(Isa isa, const Activation& activation, Residual residual) {
   Epilogue e;

@@ -103,6 +103,8 @@ struct GemmKernel {
   void (*row)(const GemmRow&);
 };
 const GemmKernel& GetGemmKernel(Isa isa);
+// On AVX-512 tiles of one vector, for CPUs with one 512-bit FMA a cycle and a single tap; elsewhere the same.
+const GemmKernel& GetColumnKernel(Isa isa);
 
 // Packed B of n columns and k rows: panel p (columns from p * vectors * lanes) starts at p * vectors * lanes * k and is
 // [k][width], width = vectors * lanes, in the last panel the columns left rounded up to whole vectors, zeros beyond n.

@@ -64,7 +64,7 @@ Blocking Block(size_t m, size_t k, size_t panels, const RowTiles& tiles, bool on
 class Product {
  public:
   Product(const PackedMatrix& w, const MatMulArgs& args, size_t threads)
-      : kernel_(GetGemmKernel(w.isa())),
+      : kernel_(w.kernel()),
         w_(w),
         args_(args),
         epilogue_(MakeEpilogue(w.isa(), args.activation, args.residual_kind)),
@@ -211,12 +211,18 @@ void PackPanel(const TransposeKernel& move, size_t k, size_t real, size_t width,
 
 }  // namespace
 
-Result<PackedMatrix> PackedMatrix::Pack(Isa isa, int64_t k, int64_t n, const float* w, int64_t o_stride,
-                                        int64_t i_stride, const float* bias, int64_t taps) {
-  const GemmKernel& kernel = GetGemmKernel(isa);
+const GemmKernel& MatMulKernel(Isa isa, int64_t m) {
+  const Machine& cpu = BuiltInMachine();
+  const bool one_wide_fma = cpu.Gflops(Isa::kAvx3, 1) < 1.3 * cpu.Gflops(Isa::kAvx2, 1);
+  return one_wide_fma && m > 1 ? GetColumnKernel(isa) : GetGemmKernel(isa);
+}
+
+Result<PackedMatrix> PackedMatrix::Pack(Isa isa, const GemmKernel& kernel, int64_t k, int64_t n, const float* w,
+                                        int64_t o_stride, int64_t i_stride, const float* bias, int64_t taps) {
   const auto columns = static_cast<int64_t>(PackedColumns(kernel, static_cast<size_t>(n)));
   PackedMatrix packed;
   packed.isa_ = isa;
+  packed.kernel_ = &kernel;
   packed.k_ = k;
   packed.n_ = n;
   packed.panels_ = AlignedBuffer(static_cast<size_t>(columns * k) * sizeof(float));
@@ -242,7 +248,7 @@ void MatMul(ThreadPool& pool, const PackedMatrix& w, const MatMulArgs& args) {
 }
 
 double PredictMatMul(const Machine& machine, Isa isa, int threads, int64_t m, int64_t n, int64_t k) {
-  const GemmKernel& kernel = GetGemmKernel(isa);
+  const GemmKernel& kernel = MatMulKernel(isa, m);
   if (m == 0) return 0;
   const auto columns = static_cast<double>(PackedColumns(kernel, static_cast<size_t>(n)));
   const double flops = 2.0 * static_cast<double>(m) * columns * static_cast<double>(k);

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "kernels/cpu/aligned.h"
+#include "kernels/cpu/gemm.h"
 #include "lamina/context.h"
 #include "lamina/machine.h"
 #include "lamina/status.h"
@@ -14,15 +15,21 @@
 
 namespace lamina::cpu {
 
-// Weights in panels of the target's column count, immutable; bias included (zeros when there is none).
+// The kernel that is fastest on this CPU for products of m rows; all kernels give the same bits. One row reads weights
+// at the speed of memory only if they come in few streams.
+const GemmKernel& MatMulKernel(Isa isa, int64_t m);
+
+// Weights in panels of a kernel's column count, immutable; bias included (zeros when there is none).
 class PackedMatrix {
  public:
   // w: element (o, i) of n = oc columns and k = ic at w[o * o_stride + i * i_stride], so both MatrixLayouts and slices
   // of wider matrices serve; one of the strides is 1. taps > 1 (i_stride is 1 then): rows of w are [ic, taps] and are
   // packed as [taps, ic], k = taps * ic. bias [n] or null. Fails only for want of memory.
-  static Result<PackedMatrix> Pack(Isa isa, int64_t k, int64_t n, const float* w, int64_t o_stride, int64_t i_stride,
-                                   const float* bias, int64_t taps = 1);
+  // For the panels of `kernel`, one of the ISA's.
+  static Result<PackedMatrix> Pack(Isa isa, const GemmKernel& kernel, int64_t k, int64_t n, const float* w,
+                                   int64_t o_stride, int64_t i_stride, const float* bias, int64_t taps = 1);
   Isa isa() const { return isa_; }
+  const GemmKernel& kernel() const { return *kernel_; }
   int64_t k() const { return k_; }
   int64_t n() const { return n_; }
   const float* panels() const { return panels_.as<float>(); }
@@ -31,6 +38,7 @@ class PackedMatrix {
 
  private:
   Isa isa_ = Isa::kBest;
+  const GemmKernel* kernel_ = nullptr;
   int64_t k_ = 0, n_ = 0;
   AlignedBuffer panels_, bias_;
 };

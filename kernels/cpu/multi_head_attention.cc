@@ -51,7 +51,7 @@ struct Part {
   const void *w, *bias;
   int64_t rows;
 };
-Result<PackedMatrix> PackParts(Isa isa, int64_t k, bool with_bias, std::initializer_list<Part> parts) {
+Result<PackedMatrix> PackParts(Isa isa, int64_t m, int64_t k, bool with_bias, std::initializer_list<Part> parts) {
   int64_t n = 0;
   for (const Part& part : parts) n += part.rows;
   const AlignedBuffer w(static_cast<size_t>(n * k) * sizeof(float)), bias(static_cast<size_t>(n) * sizeof(float));
@@ -63,24 +63,27 @@ Result<PackedMatrix> PackParts(Isa isa, int64_t k, bool with_bias, std::initiali
     to = std::copy_n(static_cast<const float*>(part.w), part.rows * k, to);
     if (with_bias) to_bias = std::copy_n(static_cast<const float*>(part.bias), part.rows, to_bias);
   }
-  return PackedMatrix::Pack(isa, k, n, w.as<float>(), k, 1, with_bias ? bias.as<float>() : nullptr);
+  return PackedMatrix::Pack(isa, MatMulKernel(isa, m), k, n, w.as<float>(), k, 1,
+                            with_bias ? bias.as<float>() : nullptr);
 }
 
 Result<std::shared_ptr<const Projections>> PackProjections(const Desc& d, const Weights& w, Isa isa) {
   auto packed = std::make_shared<Projections>();
   const Part q{w.wq, w.bq, QRow(d)}, k{w.wk, w.bk, KRow(d)}, v{w.wv, w.bv, VRow(d)}, o{w.wo, w.bo, d.model_dim};
-  const auto pack = [&](PackedMatrix& into, int64_t channels, std::initializer_list<Part> parts) -> Status {
-    Result<PackedMatrix> matrix = PackParts(isa, channels, d.projection_bias, parts);
+  const auto pack = [&](PackedMatrix& into, int64_t rows, int64_t channels,
+                        std::initializer_list<Part> parts) -> Status {
+    Result<PackedMatrix> matrix = PackParts(isa, d.batch * rows, channels, d.projection_bias, parts);
     if (!matrix.ok()) return matrix.status();
     into = std::move(*matrix);
     return {};
   };
-  const Status status = IsCross(d) ? pack(packed->q, d.model_dim, {q}) : pack(packed->q, d.model_dim, {q, k, v});
+  const Status status =
+      IsCross(d) ? pack(packed->q, d.seqlen_q, d.model_dim, {q}) : pack(packed->q, d.seqlen_q, d.model_dim, {q, k, v});
   if (!status.ok()) return status;
   if (IsCross(d)) {
-    if (Status s = pack(packed->kv, d.memory_dim, {k, v}); !s.ok()) return s;
+    if (Status s = pack(packed->kv, d.seqlen_kv, d.memory_dim, {k, v}); !s.ok()) return s;
   }
-  if (Status s = pack(packed->o, ORow(d), {o}); !s.ok()) return s;
+  if (Status s = pack(packed->o, d.seqlen_q, ORow(d), {o}); !s.ok()) return s;
   return std::shared_ptr<const Projections>(std::move(packed));
 }
 

@@ -19,7 +19,8 @@ Result<std::shared_ptr<const PackedSeparable>> PackSeparable(const SeparableConv
   const int64_t in = d.depthwise_in(), out = d.depthwise_out();
   auto packed = std::make_shared<PackedSeparable>();
   if (d.has_expand()) {
-    auto expand = PackedMatrix::Pack(isa, d.ic, in, floats(w.expand_w), d.ic, 1, floats(w.expand_bias, d.expand_bias));
+    auto expand = PackedMatrix::Pack(isa, MatMulKernel(isa, d.n * d.ih * d.iw), d.ic, in, floats(w.expand_w), d.ic, 1,
+                                     floats(w.expand_bias, d.expand_bias));
     if (!expand.ok()) return expand.status();
     packed->expand = std::move(*expand);
   }
@@ -28,8 +29,8 @@ Result<std::shared_ptr<const PackedSeparable>> PackSeparable(const SeparableConv
   if (!depthwise.ok()) return depthwise.status();
   packed->depthwise = std::move(*depthwise);
   if (d.has_project()) {
-    auto project =
-        PackedMatrix::Pack(isa, out, d.oc, floats(w.project_w), out, 1, floats(w.project_bias, d.project_bias));
+    auto project = PackedMatrix::Pack(isa, MatMulKernel(isa, d.n * d.oh() * d.ow()), out, d.oc, floats(w.project_w),
+                                      out, 1, floats(w.project_bias, d.project_bias));
     if (!project.ok()) return project.status();
     packed->project = std::move(*project);
   }
