@@ -21,11 +21,6 @@ double InsidePart(int64_t outputs, int64_t inputs, int64_t taps, int64_t stride,
 
 }  // namespace
 
-double FmasPerCycle(const Machine& machine, Isa isa) {
-  if (isa != Isa::kAvx3) return 2;
-  return std::clamp(machine.Gflops(Isa::kAvx3, 1) / machine.Gflops(Isa::kAvx2, 1), 1.0, 2.0);
-}
-
 TileTimes::TileTimes(const GemmKernel& kernel, int64_t k, int64_t columns, double fmas_per_cycle) {
   const int64_t lanes = static_cast<int64_t>(kernel.lanes);
   const double vectors = static_cast<double>(std::min(static_cast<int64_t>(kernel.vectors), DivUp(columns, lanes)));

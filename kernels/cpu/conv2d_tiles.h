@@ -23,10 +23,6 @@ struct Cut {
   Cut(int64_t rows, int64_t most) : tiles(DivUp(rows, most)), height(rows / tiles), higher(rows % tiles) {}
 };
 
-// Of whole vectors. CPUs with AVX2 have two FMA ports; whether AVX-512 has two as well (Intel's servers) or one (Zen 4)
-// shows in the peaks.
-double FmasPerCycle(const Machine& machine, Isa isa);
-
 // What tiles take, in units of one row of a full tile.
 struct TileTimes {
   // Products over k floats a row, panels of up to `columns` columns.

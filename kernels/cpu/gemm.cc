@@ -206,6 +206,11 @@ HWY_EXPORT(ChooseColumn);
 const GemmKernel& GetGemmKernel(Isa isa) { return *LAMINA_DISPATCH(ChooseGemm, isa)(); }
 const GemmKernel& GetColumnKernel(Isa isa) { return *LAMINA_DISPATCH(ChooseColumn, isa)(); }
 
+double FmasPerCycle(const Machine& machine, Isa isa) {
+  if (isa != Isa::kAvx3) return 2;
+  return std::clamp(machine.Gflops(Isa::kAvx3, 1) / machine.Gflops(Isa::kAvx2, 1), 1.0, 2.0);
+}
+
 Epilogue MakeEpilogue(Isa isa, const Activation& activation, Residual residual) {
   Epilogue e;
   e.residual = residual;

@@ -12,6 +12,7 @@
 
 #include "kernels/cpu/activation.h"
 #include "lamina/context.h"
+#include "lamina/machine.h"
 #include "lamina/types.h"
 
 namespace lamina::cpu {
@@ -105,6 +106,10 @@ struct GemmKernel {
 const GemmKernel& GetGemmKernel(Isa isa);
 // On AVX-512 tiles of one vector, for CPUs with one 512-bit FMA a cycle and a single tap; elsewhere the same.
 const GemmKernel& GetColumnKernel(Isa isa);
+
+// Of whole vectors. CPUs with AVX2 have two FMA ports; whether AVX-512 has two as well (Intel's servers) or one (Zen 4)
+// shows in the peaks.
+double FmasPerCycle(const Machine& machine, Isa isa);
 
 // Packed B of n columns and k rows: panel p (columns from p * vectors * lanes) starts at p * vectors * lanes * k and is
 // [k][width], width = vectors * lanes, in the last panel the columns left rounded up to whole vectors, zeros beyond n.

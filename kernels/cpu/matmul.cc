@@ -212,9 +212,8 @@ void PackPanel(const TransposeKernel& move, size_t k, size_t real, size_t width,
 }  // namespace
 
 const GemmKernel& MatMulKernel(Isa isa, int64_t m) {
-  const Machine& cpu = BuiltInMachine();
-  const bool one_wide_fma = cpu.Gflops(Isa::kAvx3, 1) < 1.3 * cpu.Gflops(Isa::kAvx2, 1);
-  return one_wide_fma && m > 1 ? GetColumnKernel(isa) : GetGemmKernel(isa);
+  // By the CPU and not by what `lamina roof` measured, so that a figure near the border changes no layout.
+  return FmasPerCycle(BuiltInMachine(), isa) < 1.5 && m > 1 ? GetColumnKernel(isa) : GetGemmKernel(isa);
 }
 
 Result<PackedMatrix> PackedMatrix::Pack(Isa isa, const GemmKernel& kernel, int64_t k, int64_t n, const float* w,
