@@ -171,26 +171,29 @@ void DepthwiseStep::RunTile(const Images& images, const Tile& tile, std::byte* s
 // The lag for which the fewest loads of the columns that follow a store have its address modulo 4096. Of those loads
 // the first one costs the most: 56x56x128 takes 122 us instead of 67 where it meets the store, 86 where the second one
 // does, 70 with the third (Zen 4, 2026-11-26). In narrow images the next vector's first columns follow as closely.
-size_t DepthwiseStep::ChooseLag(const ImageView<const float>& x, const Tile& tile, const DwConvOutput& out) const {
+size_t DepthwiseStep::ChooseLag(const ImageView<const float>& x, const Tile& tile, const DwConvOutput& out,
+                                bool pairs) const {
   if (!slide_->lags || x.pixel != out.y_col) return 0;
   constexpr int64_t kPage = 4096, kColumns = 2, kFloat = sizeof(float);
-  const int64_t vector = static_cast<int64_t>(kernel_->lanes) * kFloat;
-  const int64_t most = std::min({kMaxLag, tile.vectors - 1, kRingBytes / (tile.columns * tile.rows * vector)});
+  const int64_t vectors = pairs ? 2 : 1;
+  if (tile.vectors % vectors != 0) return 0;
+  const int64_t bytes = vectors * static_cast<int64_t>(kernel_->lanes) * kFloat;  // of a step over channels
+  const int64_t most = std::min({kMaxLag, tile.vectors / vectors - 1, kRingBytes / (tile.columns * tile.rows * bytes)});
   const auto address = [](const float* p) { return static_cast<int64_t>(reinterpret_cast<uintptr_t>(p) % kPage); };
   // From the first tap of the tile to its first output.
   const int64_t apart = address(out.y) - address(x.at(0, 0, tile.channel)) -
                         kFloat * ((tile.row - shape_.pad_top) * x.row + (tile.column - shape_.pad_left) * x.pixel);
-  const auto meet = [&](int64_t distance) { return ((distance + vector - 1) & (kPage - 1)) < 2 * vector - 1; };
+  const auto meet = [&](int64_t distance) { return ((distance + bytes - 1) & (kPage - 1)) < 2 * bytes - 1; };
   int64_t best = 0, least = 0;
   for (int64_t lag = 0; lag <= most; ++lag) {
     int64_t cost = lag > 0 ? tile.rows * tile.columns : 0;  // a copy of each output
     for (int64_t r = 0; r < tile.rows; ++r) {
       for (int64_t i = 0; i < InputRows(tile.rows); ++i) {
-        const int64_t rows = apart - lag * vector + kFloat * (r * out.y_row - i * x.row);
+        const int64_t rows = apart - lag * bytes + kFloat * (r * out.y_row - i * x.row);
         for (int64_t next = 1; next <= kColumns; ++next) {
           const int64_t weight = kColumns + 1 - next;
           if (meet(rows - kFloat * (shape_.kw - 1 + next) * x.pixel)) cost += weight * tile.columns;
-          if (meet(rows - vector + kFloat * (tile.columns - shape_.pad_left - next) * x.pixel)) cost += weight;
+          if (meet(rows - bytes + kFloat * (tile.columns - shape_.pad_left - next) * x.pixel)) cost += weight;
         }
       }
     }
@@ -219,7 +222,11 @@ void DepthwiseStep::RunSlide(const ImageView<const float>& x, const float* x_blo
   a.iw = x_block != nullptr ? block_columns : shape_.iw - from;
   a.pad_left = x_block != nullptr ? 0 : std::max<int64_t>(0, -first);
   if (tile.vectors > 1) {  // both images where they lie
-    a.lag = ChooseLag(x, tile, out);
+    // Both halves of a line at once where few sets of L1 hold a row, so that none is left for the second half to find
+    // and addresses modulo 4096 often meet (AVX2: 7x7x1024 28 -> 17 us, 14x14x512 33 -> 28, 28x28x256 53 to 88 -> 56,
+    // but 56x56x128 102 -> 111), and where stride 2 leaves registers (112x112x64 95 -> 81; Zen 4, 2026-11-26).
+    a.pairs = slide_->pairs && (stride == 2 || x.pixel % 256 == 0);
+    a.lag = ChooseLag(x, tile, out, a.pairs);
     a.ring = ring;
   }
   for (int64_t b = 0; b < tile.rows; b += step) {

@@ -96,7 +96,7 @@ class DepthwiseStep {
   void RunTile(const Images& images, const Tile& tile, std::byte* scratch) const;
   void RunSlide(const ImageView<const float>& x, const float* x_block, const Tile& tile, size_t lanes, float* ring,
                 const DwConvOutput& out) const;
-  size_t ChooseLag(const ImageView<const float>& x, const Tile& tile, const DwConvOutput& out) const;
+  size_t ChooseLag(const ImageView<const float>& x, const Tile& tile, const DwConvOutput& out, bool pairs) const;
   void RunTaps(const float* x_block, const Tile& tile, const DwConvOutput& out) const;
   void LoadInput(const ImageView<const float>& x, const Tile& tile, float* block) const;
   void LoadResidual(const ImageView<const float>& residual, const Tile& tile, float* block) const;

@@ -4,7 +4,8 @@
 // Slide: input columns are visited once, from left to right; column j adds to the T = ceil(K / S) outputs in flight of
 // each of R rows, the oldest of which is then complete. Each x is loaded once for all of them, so L1 gives
 // (R - 1) * S + K vectors for up to K * K * R multiply-adds.
-//   registers, K = 3 S = 1 R = 4: 12 sums + 9 weights + 1 x + 2 limits = 24 of 32; R = 2: 6 + 9 + 1 = 16 of 16
+//   registers, K = 3 S = 1 R = 4: 12 sums + 9 weights + 1 x + 2 limits = 24 of 32; R = 2: 6 + 9 + 1 = 16 of 16, for a
+//   pair of vectors 12 + 1 x, weights from memory
 //   K = 5 S = 1 R = 4: 20 sums + 8 x + 1 weight + 2 limits = 31 of 32; R = 2: 10 + 6 + 1 of 16
 // Lag: a load whose address agrees with that of a store before it in the last twelve bits waits for that store. Stores
 // can lag behind by a vector of channels or two, which the ring in L1 holds meanwhile (see DepthwiseStep::ChooseLag).
@@ -51,16 +52,16 @@ struct ChannelMask {
 #endif
 };
 
-// One vector of channels. kLags: what it writes goes to `ring` ([columns][R][N]) in place of what the vector `lag`
-// before it left there, and that goes to y, where `y` is that vector's place.
-template <int K, int S, int R, bool kLags>
-HWY_INLINE void SlideVector(const DwConvRows& a, size_t vector, float* y, ptrdiff_t y_row, ptrdiff_t y_col,
-                            [[maybe_unused]] float* ring) {
+// VV vectors of channels side by side. kLags: what they write goes to `ring` ([columns][R][VV][N]) in place of what
+// those `lag` steps before them left there, and that goes to y, where `y` is the place of those.
+template <int K, int S, int R, int VV, bool kLags>
+HWY_INLINE void SlideVectors(const DwConvRows& a, size_t vector, float* y, ptrdiff_t y_row, ptrdiff_t y_col,
+                             [[maybe_unused]] float* ring) {
   const D d;
   const size_t N = hn::Lanes(d), channel = vector * N;
-  constexpr int kInputRows = (R - 1) * S + K, T = (K + S - 1) / S;
+  constexpr int kInputRows = (R - 1) * S + K, T = (K + S - 1) / S, kTaps = K * K;
   static_assert(R <= kMaxDwConvRows && kInputRows <= kMaxDwConvInputRows, "the caller's arrays are that long");
-  constexpr bool kWeightsInRegisters = K <= 3;
+  static_assert(K <= 3 || VV == 1, "one vector at a time has registers for the rows of a column");
   const ChannelMask lanes(a.channels);
   const DwConvOutput& out = a.out;
   const float* p[kInputRows];
@@ -69,31 +70,41 @@ HWY_INLINE void SlideVector(const DwConvRows& a, size_t vector, float* y, ptrdif
     step[i] = a.x_col[i];
     p[i] = a.x[i] + (step[i] == 0 ? 0 : channel);
   });
-  const float* const w = a.w + vector * (K * K + 1) * N;
-  const float* const bias = w + K * K * N;
-  V weight[K * K];
-  if constexpr (kWeightsInRegisters) {
-    Unroll<K * K>([&](auto i) LAMINA_INLINE { weight[i] = hn::Load(d, w + i * N); });
+  const float* const w = a.w + vector * (kTaps + 1) * N;
+  const auto weight_at = [&](auto v, size_t tap) LAMINA_INLINE { return hn::Load(d, w + (v * (kTaps + 1) + tap) * N); };
+  V weight[kTaps];  // in registers; pairs read them from memory
+  if constexpr (K <= 3 && VV == 1) {
+    Unroll<kTaps>([&](auto i) LAMINA_INLINE { weight[i] = hn::Load(d, w + i * N); });
   }
-  V sum[T][R];
-  Unroll<T>([&](auto t) LAMINA_INLINE { Unroll<R>([&](auto r) LAMINA_INLINE { sum[t][r] = hn::Load(d, bias); }); });
+  V sum[VV][T][R];
+  const auto start = [&](auto t) LAMINA_INLINE {  // from the bias, which lies behind the weights
+    Unroll<VV>([&](auto v)
+                   LAMINA_INLINE { Unroll<R>([&](auto r) LAMINA_INLINE { sum[v][t][r] = weight_at(v, kTaps); }); });
+  };
+  Unroll<T>([&](auto t) LAMINA_INLINE { start(t); });
 
   // Adds one input column to the outputs in flight; `phase` is its place in the step of S columns.
   const auto add_column = [&](auto phase) LAMINA_INLINE {
     // Output t in flight takes the column with kw = K - S + phase - t * S, if it has such a tap.
-    if constexpr (kWeightsInRegisters) {
+    if constexpr (K <= 3) {
       Unroll<kInputRows>([&](auto i) LAMINA_INLINE {
-        const V x = lanes.Load(p[i]);
-        p[i] += step[i];
-        Unroll<R>([&](auto r) LAMINA_INLINE {
-          constexpr int kh = int(i) - int(r) * S;
-          Unroll<T>([&](auto t) LAMINA_INLINE {
-            constexpr int kw = K - S + int(phase) - int(t) * S;
-            if constexpr (kh >= 0 && kh < K && kw >= 0 && kw < K) {
-              sum[t][r] = hn::MulAdd(x, weight[kh * K + kw], sum[t][r]);
-            }
+        Unroll<VV>([&](auto v) LAMINA_INLINE {
+          const V x = lanes.Load(p[i] + v * N);
+          Unroll<R>([&](auto r) LAMINA_INLINE {
+            constexpr int kh = int(i) - int(r) * S;
+            Unroll<T>([&](auto t) LAMINA_INLINE {
+              constexpr int kw = K - S + int(phase) - int(t) * S;
+              if constexpr (kh >= 0 && kh < K && kw >= 0 && kw < K) {
+                if constexpr (VV == 1) {
+                  sum[v][t][r] = hn::MulAdd(x, weight[kh * K + kw], sum[v][t][r]);
+                } else {
+                  sum[v][t][r] = hn::MulAdd(x, weight_at(v, kh * K + kw), sum[v][t][r]);
+                }
+              }
+            });
           });
         });
+        p[i] += step[i];
       });
     } else {
       V x[kInputRows];
@@ -105,8 +116,8 @@ HWY_INLINE void SlideVector(const DwConvRows& a, size_t vector, float* y, ptrdif
         Unroll<T>([&](auto t) LAMINA_INLINE {
           constexpr int kw = K - S + int(phase) - int(t) * S;
           if constexpr (kw >= 0 && kw < K) {
-            const V wv = hn::Load(d, w + (kh * K + kw) * N);
-            Unroll<R>([&](auto r) LAMINA_INLINE { sum[t][r] = hn::MulAdd(x[r * S + kh], wv, sum[t][r]); });
+            const V wv = weight_at(std::integral_constant<size_t, 0>(), kh * K + kw);
+            Unroll<R>([&](auto r) LAMINA_INLINE { sum[0][t][r] = hn::MulAdd(x[r * S + kh], wv, sum[0][t][r]); });
           }
         });
       });
@@ -114,78 +125,105 @@ HWY_INLINE void SlideVector(const DwConvRows& a, size_t vector, float* y, ptrdif
   };
 
   const V lo = hn::Set(d, out.lo), hi = hn::Set(d, out.hi);
-  const auto store = [&](auto r, V v) LAMINA_INLINE {
+  const auto store = [&](auto r, auto v, V value) LAMINA_INLINE {
+    float* const to = y + ptrdiff_t(r) * y_row + v * N;
     if constexpr (kLags) {
-      lanes.Store(hn::Load(d, ring + r * N), y + ptrdiff_t(r) * y_row);
-      hn::Store(v, d, ring + r * N);
+      float* const kept = ring + (r * VV + v) * N;
+      lanes.Store(hn::Load(d, kept), to);
+      hn::Store(value, d, kept);
     } else {
-      lanes.Store(v, y + ptrdiff_t(r) * y_row);
+      lanes.Store(value, to);
     }
   };
   const float* residual = out.residual == nullptr ? nullptr : out.residual + channel;
   const uint64_t iw = static_cast<uint64_t>(a.iw);
-  int64_t column =
-      K - T * S - a.pad_left;  // the first of the step that completes output 1 - T: outputs < 0 are not kept
+  // The first column of the step that completes output 1 - T: outputs < 0 are not kept.
+  int64_t column = K - T * S - a.pad_left;
   for (int64_t o = 1 - T; o < static_cast<int64_t>(out.columns); ++o) {
     Unroll<S>([&](auto phase) LAMINA_INLINE {
       if (static_cast<uint64_t>(column) < iw) add_column(phase);
       ++column;
     });
     if (o >= 0) {
-      if (residual == nullptr) {
-        Unroll<R>([&](auto r) LAMINA_INLINE { store(r, Clamp(lo, hi, sum[0][r])); });
-      } else {
-        Unroll<R>([&](auto r) LAMINA_INLINE {
-          const V add = lanes.Load(residual + ptrdiff_t(r) * out.residual_row);
-          const V v =
-              out.residual_after ? hn::Add(Clamp(lo, hi, sum[0][r]), add) : Clamp(lo, hi, hn::Add(sum[0][r], add));
-          store(r, v);
+      Unroll<R>([&](auto r) LAMINA_INLINE {
+        Unroll<VV>([&](auto v) LAMINA_INLINE {
+          V value = sum[v][0][r];
+          if (residual == nullptr) {
+            value = Clamp(lo, hi, value);
+          } else {
+            const V add = lanes.Load(residual + ptrdiff_t(r) * out.residual_row + v * N);
+            value = out.residual_after ? hn::Add(Clamp(lo, hi, value), add) : Clamp(lo, hi, hn::Add(value, add));
+          }
+          store(r, v, value);
         });
-        residual += out.residual_col;
-      }
+      });
+      if (residual != nullptr) residual += out.residual_col;
       y += y_col;
-      if constexpr (kLags) ring += R * N;
+      if constexpr (kLags) ring += R * VV * N;
     }
-    Unroll<T - 1>([&](auto t) LAMINA_INLINE { Unroll<R>([&](auto r) LAMINA_INLINE { sum[t][r] = sum[t + 1][r]; }); });
-    Unroll<R>([&](auto r) LAMINA_INLINE { sum[T - 1][r] = hn::Load(d, bias); });
+    Unroll<VV>([&](auto v) LAMINA_INLINE {
+      Unroll<T - 1>([&](auto t)
+                        LAMINA_INLINE { Unroll<R>([&](auto r) LAMINA_INLINE { sum[v][t][r] = sum[v][t + 1][r]; }); });
+    });
+    start(std::integral_constant<size_t, T - 1>());
   }
 }
 
-template <int K, int S, int R>
-void Slide(const DwConvRows& a) {
-  const size_t N = hn::Lanes(D());
+template <int K, int S, int R, int VV>
+HWY_INLINE void SlideAll(const DwConvRows& a) {
+  const size_t N = hn::Lanes(D()), width = VV * N;  // a step's channels
   const DwConvOutput& out = a.out;
   if constexpr (CanLag(K, S)) {
     if (a.lag > 0) {
-      const size_t slot = out.columns * R * N;  // one vector's floats in the ring
-      for (size_t v = 0; v < a.lag; ++v) SlideVector<K, S, R, false>(a, v, a.ring + v * slot, N, R * N, nullptr);
-      for (size_t v = a.lag; v < a.vectors; ++v) {
-        SlideVector<K, S, R, true>(a, v, out.y + (v - a.lag) * N, out.y_row, out.y_col, a.ring + v % a.lag * slot);
+      const size_t steps = a.vectors / VV, slot = out.columns * R * width;  // one step's floats in the ring
+      for (size_t i = 0; i < a.lag; ++i) {
+        SlideVectors<K, S, R, VV, false>(a, i * VV, a.ring + i * slot, width, R * width, nullptr);
       }
-      for (size_t v = a.vectors - a.lag; v < a.vectors; ++v) {
-        const float* from = a.ring + v % a.lag * slot;
-        for (size_t o = 0; o < out.columns; ++o, from += R * N) {
-          float* const y = out.y + v * N + ptrdiff_t(o) * out.y_col;
-          Unroll<R>([&](auto r)
-                        LAMINA_INLINE { hn::StoreU(hn::Load(D(), from + r * N), D(), y + ptrdiff_t(r) * out.y_row); });
+      for (size_t i = a.lag; i < steps; ++i) {
+        SlideVectors<K, S, R, VV, true>(a, i * VV, out.y + (i - a.lag) * width, out.y_row, out.y_col,
+                                        a.ring + i % a.lag * slot);
+      }
+      for (size_t i = steps - a.lag; i < steps; ++i) {
+        const float* from = a.ring + i % a.lag * slot;
+        for (size_t o = 0; o < out.columns; ++o) {
+          float* const y = out.y + i * width + ptrdiff_t(o) * out.y_col;
+          Unroll<R>([&](auto r) LAMINA_INLINE {
+            Unroll<VV>([&](auto v) LAMINA_INLINE {
+              hn::StoreU(hn::Load(D(), from), D(), y + ptrdiff_t(r) * out.y_row + v * N);
+              from += N;
+            });
+          });
         }
       }
       return;
     }
   }
-  for (size_t v = 0; v < a.vectors; ++v) {
-    SlideVector<K, S, R, false>(a, v, out.y + v * N, out.y_row, out.y_col, nullptr);
+  size_t v = 0;
+  for (; v + VV <= a.vectors; v += VV) {
+    SlideVectors<K, S, R, VV, false>(a, v, out.y + v * N, out.y_row, out.y_col, nullptr);
+  }
+  if constexpr (VV > 1) {
+    for (; v < a.vectors; ++v) SlideVectors<K, S, R, 1, false>(a, v, out.y + v * N, out.y_row, out.y_col, nullptr);
   }
 }
 
+template <int K, int S, int R, bool kPairs>
+void Slide(const DwConvRows& a) {
+  if constexpr (kPairs) {
+    if (a.pairs) return SlideAll<K, S, R, 2>(a);
+  }
+  SlideAll<K, S, R, 1>(a);
+}
+
 // Slides of one row, two rows ..
-template <int K, int S, int... R>
+template <int K, int S, bool kPairs, int... R>
 constexpr DwConvSlide MakeSlide(std::integer_sequence<int, R...>) {
-  return {K, S, CanLag(K, S), sizeof...(R), {nullptr, &Slide<K, S, R + 1>...}};
+  return {K, S, kPairs, CanLag(K, S), sizeof...(R), {nullptr, &Slide<K, S, R + 1, kPairs>...}};
 }
 template <int K, int S, int kRows>
 constexpr DwConvSlide MakeSlide() {
-  return MakeSlide<K, S>(std::make_integer_sequence<int, kRows>());
+  // A cache line is two vectors of AVX2, and of 3x3 there are registers for both.
+  return MakeSlide < K, S, kRegisters == 16 && K == 3 > (std::make_integer_sequence<int, kRows>());
 }
 
 void DwConvTapsOf(const DwConvTaps& a) {

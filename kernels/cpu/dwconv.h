@@ -38,12 +38,14 @@ struct DwConvRows {
   const ptrdiff_t* x_col = nullptr;  // floats from column to column
   const float* w = nullptr;
   size_t vectors = 1;   // of channels, side by side in x, y and the residual
+  bool pairs = false;   // a step over channels is two vectors, if the slide has `pairs`
   size_t channels = 0;  // live lanes of each; all of them unless the kernel's `tails` is true
   int64_t iw = 0, pad_left = 0;
-  // Vectors of channels by which stores to y lag behind, < vectors, 0 unless the slide `lags`: for images that lie so
+  // By how many of the slide's steps over channels stores to y lag behind, fewer than there are steps; 0 unless the
+  // slide `lags` and `vectors` is a multiple of its step: for images that lie so
   // that the loads of the next columns have the stores' addresses modulo 4096, which the CPU takes for the same ones.
   size_t lag = 0;
-  float* ring = nullptr;  // lag * columns * rows * lanes floats, aligned; unread unless lag > 0
+  float* ring = nullptr;  // lag * columns * rows * step floats, aligned; unread unless lag > 0
   DwConvOutput out;       // rows: the slide's
 };
 
@@ -59,6 +61,7 @@ inline constexpr size_t kDwConvTapColumns = 8;
 
 struct DwConvSlide {
   int64_t k = 0, stride = 0;  // of both axes; dilation 1
+  bool pairs = false;         // takes two vectors of channels at a time where it is asked to
   bool lags = false;
   size_t rows = 0;                                          // at most
   void (*run[kMaxDwConvRows + 1])(const DwConvRows&) = {};  // by the number of rows
