@@ -57,7 +57,7 @@ def parse_arguments(arguments):
     parser.add_argument("--rounds", type=int, default=7, help="7 unless given; fewer are for a quick look")
     parser.add_argument("--threads", default="1,all", help="1,all unless given")
     parser.add_argument("--isa", default="best,AVX2",
-                        help="best,AVX2 unless given; with AVX2 run the peers that can be capped to it")
+                        help="best,AVX2 unless given; peers that cannot be capped to AVX2 run beside it as they are")
     parser.add_argument("--peers", default="", help="only these of " + ", ".join(e.name for e in ENGINES))
     parser.add_argument("--parts", default="suite,networks,cold",
                         help="suite,networks,cold unless given: the rows, networks end to end, the rows with the caches"

@@ -85,6 +85,12 @@ def errors_table(run):
     return aligned(lines)
 
 
+def uncapped(run):
+    """Which peers ran on more than Lamina was allowed."""
+    names = run.get("uncapped", [])
+    return f"not capped to {run['isa']}: {', '.join(names)}" if names else ""
+
+
 def refusals(run):
     """Each distinct pair of a peer and its words once, with the rows."""
     words = {}
@@ -107,7 +113,7 @@ def tables(data):
         parts.append(f"absent: {name}: {reason}")
     for run in data["passes"]:
         counts, why = judged(data, run)
-        parts += ["== " + title(run), row_table(run), refusals(run)]
+        parts += ["== " + title(run), row_table(run), uncapped(run), refusals(run)]
         if run["verdicts"]:
             parts += [verdict_table(run), "" if counts else f"not judged: {why}"]
         if any("error" in r["ours"] for r in run["rows"]):

@@ -46,8 +46,7 @@ class Pass:
         self.seconds = options.seconds
         pinned = cpus[-1:] if threads == 1 else cpus[:threads]
         self.lamina = ours.Lamina(threads, isa, pinned, machine)
-        able = [e for e in engines if isa == "best" or isa in e.caps]
-        self.servers = {e.name: Server(e, threads, isa, pinned) for e in able}
+        self.servers = {e.name: Server(e, threads, isa, pinned) for e in engines}
         self.errors = {}  # (row, variant, name) -> error
 
     def row(self, work):
@@ -167,9 +166,10 @@ def main():
     for kind, isa, count in passes(options, threads, isas):
         run = Pass(options, kind, count, isa, engines, cpus, machine_file, targets)
         rows = list(work_of(kind, names, targets))
-        if not rows or not run.servers:
+        if not rows:
             continue
-        said = {"kind": kind, "isa": isa, "threads": count, "rows": []}
+        said = {"kind": kind, "isa": isa, "threads": count, "rows": [],
+                "uncapped": [e.name for e in engines if isa != "best" and isa not in e.caps]}
         for index, work in enumerate(rows):
             print(f"[{report_text.title(said)}: {index + 1}/{len(rows)}] {work.name}"
                   f"{' (direct)' if work.variant == 'direct' else ''}", file=sys.stderr, flush=True)
