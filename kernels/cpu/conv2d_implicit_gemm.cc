@@ -34,6 +34,13 @@ Schedule MakeSchedule(const Conv2dDesc& d, const ConvTiles& tiles, const FilterS
   // share its input.
   const int64_t wanted = threads == 1 ? 1 : 4 * threads, images = std::max<int64_t>(d.n, 1) * filter.units;
   s.task_rows = std::max(s.block_rows, DivUp(oh * images, wanted) / s.block_rows * s.block_rows);
+  // Few panels, the last one perhaps narrow, may not share out evenly (96 columns: 64 and 32). Then rows do, and each
+  // thread reads all weights.
+  const int64_t columns = static_cast<int64_t>(filter.kernel->vectors * filter.kernel->lanes);
+  const bool uneven = 10 * threads * DivUp(filter.panels, threads) * columns > 11 * filter.oc;
+  if (images * DivUp(oh, s.task_rows) < threads && uneven) {
+    s.block_rows = s.task_rows = RoundUp(DivUp(oh * images, threads), tiles.run_rows());
+  }
   const int64_t row_tasks = images * DivUp(oh, s.task_rows);
   s.task_panels = DivUp(filter.panels, std::min(filter.panels, DivUp(wanted, row_tasks)));
   if (row_tasks * DivUp(filter.panels, s.task_panels) < threads) {  // rows of one run are shared out too

