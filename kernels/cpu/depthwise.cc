@@ -83,6 +83,9 @@ DepthwiseStep::DepthwiseStep(const DepthwiseShape& shape, Layout x_layout, Layou
   }
   x_bytes_ = RoundToLine(InputRows(rows_) * InputColumns(columns_) * vector_bytes);
   y_bytes_ = RoundToLine(rows_ * columns_ * vector_bytes);
+  // A tile whose stores lag has no use for the blocks of y and of the residual: the ring lies there.
+  const bool lags = x_direct_ && y_direct_ && slide_->lags;
+  out_bytes_ = std::max(2 * y_bytes_, lags ? std::min(size_t{kRingBytes}, size_t{2 * kMaxLag} * y_bytes_) : 0);
 }
 
 int64_t DepthwiseStep::InputColumns(int64_t columns) const {

@@ -80,7 +80,7 @@ class DepthwiseStep {
   template <class ImagesOf>
   void RunAll(ThreadPool& pool, int64_t n, const ImagesOf& images, std::byte* scratch) const;
 
-  size_t scratch_bytes() const { return x_bytes_ + 2 * y_bytes_; }
+  size_t scratch_bytes() const { return x_bytes_ + out_bytes_; }
   int64_t row_step() const { return rows_; }  // parts that begin at its multiples waste nothing
   int64_t vectors() const { return vectors_; }
   const DepthwiseShape& shape() const { return shape_; }
@@ -116,6 +116,7 @@ class DepthwiseStep {
   bool x_direct_, y_direct_;          // whole vectors need no block
   int64_t vectors_, rows_, columns_;  // vectors of channels in all; rows and columns of a tile
   size_t x_bytes_, y_bytes_;          // of a tile's blocks
+  size_t out_bytes_;                  // of the blocks of y and of the residual, or of the ring
 };
 
 template <class ImagesOf>
