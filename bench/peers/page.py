@@ -124,8 +124,9 @@ def pass_section(data, run):
     rows, title = run["rows"], report_text.title(run)
     refused = "".join(f"<li>{html.escape(line)}</li>" for line in report_text.refusals(run).splitlines())
     said = ("The median over the rounds of the best peer's time over ours; bars above 1 where ours is the faster, lines"
-            " from the least round to the greatest. Hollow: its error is above the limit, so it is not counted."
-            f" {html.escape(report_text.uncapped(run)).capitalize()}")
+            " from the least round to the greatest. Hollow: its error is above the limit, so it is not counted.")
+    if run.get("uncapped"):
+        said += f" Engines {html.escape(report_text.uncapped(run))}."
     parts = [section(title, said, ratio_plot(rows)), times(rows)]
     if run["verdicts"]:
         parts.append(section("Targets", "" if counts else f"Not judged: {html.escape(why)}.", verdicts(run)))
