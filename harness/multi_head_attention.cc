@@ -315,8 +315,8 @@ std::vector<Expected> Case<MultiHeadAttention>::Reference() const {
                  d.seqlen_kv, out, [&](int64_t b, int64_t h, int64_t i, int64_t j) {
                    const int64_t row = row_of(b, h, i);
                    const double p = r.weights[row * d.seqlen_kv + j];
-                   // A weight that would be below 2^-126 times the largest is 0.
-                   const double bound = p > 0 ? tolerances[row].relative * p + 0x1p-126 : 0;
+                   // A weight that would be below 2^-125.5 times the largest is 0.
+                   const double bound = p > 0 ? tolerances[row].relative * p + 0x1.8p-126 : 0;
                    return std::pair{p, exact ? MeanTolerance(kept[row], p) : bound};
                  });
   }

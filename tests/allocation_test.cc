@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
+#include <cstring>
 #include <set>
 #include <string>
 #include <string_view>
@@ -206,6 +207,7 @@ class CProblem {
       for (int i = 0; i < t.ndim; ++i) elements *= static_cast<size_t>(std::max<int64_t>(1, t.shape[i]));
       memory_.emplace_back(elements, 1.0f);
       const std::string_view name = t.name;
+      if (name == "mask") std::memset(memory_.back().data(), 1, elements);  // bytes, all true
       if (!t.optional || name == "memory" || name == "keys") t.data = memory_.back().data();
       weights_ += t.role == LAMINA_WEIGHT;
     }
