@@ -11,10 +11,10 @@
 // can lag behind by a vector of channels or two, which the ring in L1 holds meanwhile (see DepthwiseStep::ChooseLag).
 // Taps: 8 columns of one row, 8 sums + 1 weight, x as memory operands: 9 loads for 8 multiply-adds.
 //
-// Of the FMA peak, AVX-512: Zen 4 (2026-11-26) 93 to 98 % on 3x3, 5x5; 85 % on 14x14, 65 % on 7x7 with 1024 channels,
-// all of whose columns share one set of L1. Emerald Rapids (2026-11-23) a third to two thirds, 5x5 86 %. Rotating the
-// sums by unrolling T columns instead of moving registers gained nothing on it. R = 7 and prefetching y gained nothing
-// on Zen 4.
+// Of the FMA peak, AVX-512: Zen 4 (2026-11-26) 86 to 90 % on 3x3 and 5x5, 59 to 65 % on 7x7 with 1024 channels, all of
+// whose columns share one set of L1. Emerald Rapids (2026-11-23) a third to two thirds, 5x5 86 %. Rotating the sums by
+// unrolling T columns instead of moving registers gained nothing on it. R = 7 and prefetching y gained nothing on
+// Zen 4.
 #include "kernels/cpu/dwconv.h"
 
 #include <utility>
