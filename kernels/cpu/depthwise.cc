@@ -17,7 +17,6 @@ constexpr int64_t kCopiedColumns = 64;
 constexpr int64_t kBlockBytes = 96 << 10;
 constexpr int64_t kMaxLag = 2;
 constexpr int64_t kRingBytes = 16 << 10;  // half of L1
-alignas(64) constexpr float kZeros[kMaxDwConvLanes] = {};
 
 }  // namespace
 
@@ -158,8 +157,7 @@ void DepthwiseStep::RunTile(const Images& images, const Tile& tile, std::byte* s
   if (!x_here) LoadInput(images.x, tile, x_block);
   if (slide_ != nullptr) {
     const bool part = (x_here && !x_whole) || (y_here && !y_whole);
-    RunSlide(images.x, x_here ? nullptr : x_block, tile, static_cast<size_t>(part ? tile.channels : lanes), y_block,
-             out);
+    RunSlide(images, x_here ? nullptr : x_block, tile, static_cast<size_t>(part ? tile.channels : lanes), y_block, out);
   } else {
     RunTaps(x_block, tile, out);
   }
@@ -174,11 +172,10 @@ void DepthwiseStep::RunTile(const Images& images, const Tile& tile, std::byte* s
 // The lag for which the fewest loads of the columns that follow a store have its address modulo 4096. Of those loads
 // the first one costs the most: 56x56x128 takes 122 us instead of 67 where it meets the store, 86 where the second one
 // does, 70 with the third (Zen 4, 2026-11-26). In narrow images the next vector's first columns follow as closely.
-size_t DepthwiseStep::ChooseLag(const ImageView<const float>& x, const Tile& tile, const DwConvOutput& out,
-                                bool pairs) const {
+size_t DepthwiseStep::ChooseLag(const ImageView<const float>& x, const Tile& tile, const DwConvOutput& out) const {
   if (!slide_->lags || x.pixel != out.y_col) return 0;
   constexpr int64_t kPage = 4096, kColumns = 2, kFloat = sizeof(float);
-  const int64_t vectors = pairs ? 2 : 1;
+  const int64_t vectors = slide_->step;
   if (tile.vectors % vectors != 0) return 0;
   const int64_t bytes = vectors * static_cast<int64_t>(kernel_->lanes) * kFloat;  // of a step over channels
   const int64_t most = std::min({kMaxLag, tile.vectors / vectors - 1, kRingBytes / (tile.columns * tile.rows * bytes)});
@@ -207,16 +204,16 @@ size_t DepthwiseStep::ChooseLag(const ImageView<const float>& x, const Tile& til
 }
 
 // x_block null: from x itself.
-void DepthwiseStep::RunSlide(const ImageView<const float>& x, const float* x_block, const Tile& tile, size_t lanes,
-                             float* ring, const DwConvOutput& out) const {
+void DepthwiseStep::RunSlide(const Images& images, const float* x_block, const Tile& tile, size_t lanes, float* ring,
+                             const DwConvOutput& out) const {
+  const ImageView<const float>& x = images.x;
   const int64_t block_columns = InputColumns(tile.columns), vector = static_cast<int64_t>(kernel_->lanes);
   const int64_t step = static_cast<int64_t>(slide_->rows), stride = slide_->stride,
                 first = tile.column * stride - shape_.pad_left;
   const float* rows[kMaxDwConvInputRows];
-  ptrdiff_t steps[kMaxDwConvInputRows];
   DwConvRows a;
   a.x = rows;
-  a.x_col = steps;
+  a.x_col = x_block != nullptr ? vector : x.pixel;
   a.w = weights_->vector(tile.vector);
   a.vectors = static_cast<size_t>(tile.vectors);
   a.channels = lanes;
@@ -224,26 +221,36 @@ void DepthwiseStep::RunSlide(const ImageView<const float>& x, const float* x_blo
   const int64_t from = std::clamp<int64_t>(first, 0, shape_.iw);  // the first column of x that the tile reads
   a.iw = x_block != nullptr ? block_columns : shape_.iw - from;
   a.pad_left = x_block != nullptr ? 0 : std::max<int64_t>(0, -first);
+  // In tiles unless few sets of L1 hold a row: a slide takes both halves of a line at once, so that none is left for
+  // the second half to find (AVX2: 7x7x1024 23 to 41 us in tiles, 17 in a slide, 14x14x512 40 to 54 and 28, but
+  // 28x28x256 48 and 54; stride 2: 14x14x512 14.3 and 10.8, but 112x112x64 67 and 75; Zen 4, 2026-11-26).
+  a.tiles = x_block != nullptr || (x.pixel % 512 != 0 && (stride == 1 || shape_.kh > 3 || x.pixel < 256));
   if (tile.vectors > 1) {  // both images where they lie
-    // Both halves of a line at once where few sets of L1 hold a row, so that none is left for the second half to find
-    // and addresses modulo 4096 often meet (AVX2: 7x7x1024 28 -> 17 us, 14x14x512 33 -> 28, 28x28x256 53 to 88 -> 56,
-    // but 56x56x128 102 -> 111), and where stride 2 leaves registers (112x112x64 95 -> 81; Zen 4, 2026-11-26).
-    a.pairs = slide_->pairs && (stride == 2 || x.pixel % 256 == 0);
-    a.lag = ChooseLag(x, tile, out, a.pairs);
+    a.lag = slide_->tiles && a.tiles ? 0 : ChooseLag(x, tile, out);
     a.ring = ring;
   }
+  // A whole tensor may have to come from memory; a ring or a strip in scratch is at hand.
+  const bool x_far = tile.vectors > 1 && x.pixel == shape_.ic && x.slots >= shape_.ih;
+  const bool y_far = tile.vectors > 1 && out.y_col == shape_.oc && images.y.slots >= shape_.oh;
   for (int64_t b = 0; b < tile.rows; b += step) {
     const int64_t live = std::min(step, tile.rows - b), needed = InputRows(live),
                   top = (tile.row + b) * stride - shape_.pad_top;
     for (int64_t i = 0; i < needed; ++i) {
       const bool inside = x_block != nullptr || (top + i >= 0 && top + i < shape_.ih);
-      rows[i] = !inside              ? kZeros
+      rows[i] = !inside              ? nullptr
                 : x_block != nullptr ? x_block + (b * stride + i) * block_columns * vector
                                      : x.at(top + i, from, tile.channel);
-      steps[i] = !inside ? 0 : x_block != nullptr ? vector : x.pixel;
     }
     a.out.rows = static_cast<size_t>(live);
     a.out.y = out.y + b * out.y_row;
+    a.ahead_x = a.ahead_y = a.out.y;
+    if (tile.row + b + live < shape_.oh) {
+      // Where the tile's share of as many rows of y as these begins.
+      const int64_t share = live * (tile.column * shape_.oc + tile.channel * tile.columns);
+      const int64_t next = std::clamp<int64_t>(top + needed, 0, shape_.ih - 1);
+      if (x_far) a.ahead_x = x.at(next, 0, 0) + share * stride * stride;
+      if (y_far) a.ahead_y = images.y.at(tile.row + b + live, 0, 0) + share;
+    }
     if (out.residual != nullptr) a.out.residual = out.residual + b * out.residual_row;
     slide_->run[live](a);
   }

@@ -94,9 +94,9 @@ class DepthwiseStep {
     int64_t channel, channels;           // the first vector's, and its live lanes
   };
   void RunTile(const Images& images, const Tile& tile, std::byte* scratch) const;
-  void RunSlide(const ImageView<const float>& x, const float* x_block, const Tile& tile, size_t lanes, float* ring,
+  void RunSlide(const Images& images, const float* x_block, const Tile& tile, size_t lanes, float* ring,
                 const DwConvOutput& out) const;
-  size_t ChooseLag(const ImageView<const float>& x, const Tile& tile, const DwConvOutput& out, bool pairs) const;
+  size_t ChooseLag(const ImageView<const float>& x, const Tile& tile, const DwConvOutput& out) const;
   void RunTaps(const float* x_block, const Tile& tile, const DwConvOutput& out) const;
   void LoadInput(const ImageView<const float>& x, const Tile& tile, float* block) const;
   void LoadResidual(const ImageView<const float>& residual, const Tile& tile, float* block) const;
@@ -125,10 +125,11 @@ void DepthwiseStep::RunAll(ThreadPool& pool, int64_t n, const ImagesOf& images, 
   // Few strips for many threads: share out the channels too, four tasks a thread to even out their ends.
   const int64_t wanted = threads == 1 ? 1 : (4 * threads + n * strips - 1) / (n * strips);
   const int64_t groups = std::clamp<int64_t>(wanted, 1, (vectors_ + 3) / 4);
+  // Cut between lines: which kernel takes a vector may depend on whether a pair begins with it.
+  const auto cut = [&](int64_t group) { return group == groups ? vectors_ : group * vectors_ / groups / 2 * 2; };
   ParallelTasks(pool, static_cast<size_t>(n * strips * groups), [&](size_t task, size_t worker) {
     const int64_t t = static_cast<int64_t>(task), group = t % groups, strip = t / groups % strips;
-    const Part part{strip * rows_, std::min(shape_.oh, (strip + 1) * rows_), group * vectors_ / groups,
-                    (group + 1) * vectors_ / groups};
+    const Part part{strip * rows_, std::min(shape_.oh, (strip + 1) * rows_), cut(group), cut(group + 1)};
     Run(images(t / groups / strips), part, scratch + worker * scratch_bytes());
   });
 }

@@ -1,12 +1,13 @@
 // The micro-kernels of depthwise convolution: a vector of channels and a few output rows at a time.
 //
-// `slide` walks along the rows with every live sum in registers; it reads an image where it lies (or a copy) and knows
-// its borders. `taps` serves every other kernel size, stride and dilation; it reads a copy that holds the padding too.
-// Weights are packed [kh * kw][lanes], the bias [lanes] behind them, per vector of channels.
+// `slide` walks along the rows with every live sum in registers, or tile by tile where that needs fewer of them; it
+// reads an image where it lies (or a copy) and knows its borders. `taps` serves every other kernel size, stride and
+// dilation; it reads a copy that holds the padding too. Weights are packed [kh * kw][lanes], the bias [lanes] behind
+// them, per vector of channels.
 //
 // A sum's terms are added in one order for all rows and columns of one kernel, so results do not depend on how an image
-// is cut. Padding to the left and right is skipped. Padding above and below is a row of zeros that is multiplied, so a
-// weight that is infinite or NaN makes NaN there too.
+// is cut. Padding is skipped but for that above and below a 5x5 slide, which is multiplied as zeros: a weight that is
+// infinite or NaN makes NaN there too.
 #ifndef LAMINA_KERNELS_CPU_DWCONV_H_
 #define LAMINA_KERNELS_CPU_DWCONV_H_
 
@@ -33,20 +34,23 @@ struct DwConvOutput {
 };
 
 struct DwConvRows {
-  const float* const* x = nullptr;   // [(rows - 1) * stride + k]: each row's first column; a row of padding is one
-                                     // vector of zeros, with x_col 0
-  const ptrdiff_t* x_col = nullptr;  // floats from column to column
+  const float* const* x = nullptr;  // [(rows - 1) * stride + k]: each row's first column; null: a row of padding
+  ptrdiff_t x_col = 0;              // floats from column to column
   const float* w = nullptr;
   size_t vectors = 1;   // of channels, side by side in x, y and the residual
-  bool pairs = false;   // a step over channels is two vectors, if the slide has `pairs`
+  bool tiles = false;   // tile by tile, if the slide has `tiles`
   size_t channels = 0;  // live lanes of each; all of them unless the kernel's `tails` is true
   int64_t iw = 0, pad_left = 0;
-  // By how many of the slide's steps over channels stores to y lag behind, fewer than there are steps; 0 unless the
-  // slide `lags` and `vectors` is a multiple of its step: for images that lie so
-  // that the loads of the next columns have the stores' addresses modulo 4096, which the CPU takes for the same ones.
+  // By how many of the slide's steps over channels stores to y lag behind, fewer than there are steps; 0 in tiles, and
+  // unless the slide `lags` and `vectors` is a multiple of its step: for images that lie so that the loads of the next
+  // columns have the stores' addresses modulo 4096, which the CPU takes for the same ones.
   size_t lag = 0;
   float* ring = nullptr;  // lag * columns * rows * step floats, aligned; unread unless lag > 0
   DwConvOutput out;       // rows: the slide's
+  // What the next rows will want of x and of y. The call brings it to L2 line by line while it works, as much as its
+  // own outputs stand for: its loads and stores lie a pixel apart, which no prefetcher follows. Any address will do.
+  const float* ahead_x = nullptr;
+  const float* ahead_y = nullptr;
 };
 
 struct DwConvTaps {
@@ -61,7 +65,8 @@ inline constexpr size_t kDwConvTapColumns = 8;
 
 struct DwConvSlide {
   int64_t k = 0, stride = 0;  // of both axes; dilation 1
-  bool pairs = false;         // takes two vectors of channels at a time where it is asked to
+  int64_t step = 1;           // vectors of channels at a time, but in tiles
+  bool tiles = false;         // adds terms in another order in tiles: which of both is for the problem alone to say
   bool lags = false;
   size_t rows = 0;                                          // at most
   void (*run[kMaxDwConvRows + 1])(const DwConvRows&) = {};  // by the number of rows
