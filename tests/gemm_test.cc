@@ -37,7 +37,7 @@ struct Problem {
   std::vector<bool> padding = {};  // [taps * rows]: Edge with these (tap, row) on padding
 };
 
-// By the function that names the kernel: GetGemmKernel or GetColumnKernel.
+// By the function that names the kernel: GetWideKernel or GetOperandKernel.
 class Gemm : public testing::TestWithParam<const GemmKernel& (*)(Isa)> {
  protected:
   // Runs a problem and compares every element; what lies between the rows of c must stay untouched.
@@ -46,8 +46,8 @@ class Gemm : public testing::TestWithParam<const GemmKernel& (*)(Isa)> {
   template <class F>
   void ForEachTile(const F& f) const;
 };
-INSTANTIATE_TEST_SUITE_P(Kernels, Gemm, testing::Values(&GetGemmKernel, &GetColumnKernel),
-                         [](const auto& info) { return info.index == 0 ? "Gemm" : "Column"; });
+INSTANTIATE_TEST_SUITE_P(Kernels, Gemm, testing::Values(&GetWideKernel, &GetOperandKernel),
+                         [](const auto& info) { return info.index == 0 ? "Wide" : "Operand"; });
 
 void Gemm::Check(Isa isa, const Problem& p) const {
   const GemmKernel& kernel = GetParam()(isa);

@@ -73,7 +73,7 @@ void CheckOn(const GemmKernel& kernel, Isa isa, size_t threads, const Shape& s, 
   }
 }
 
-constexpr const GemmKernel& (*kKernels[])(Isa) = {&GetGemmKernel, &GetColumnKernel};
+constexpr const GemmKernel& (*kKernels[])(Isa) = {&GetWideKernel, &GetOperandKernel};
 
 void Check(Isa isa, size_t threads, const Shape& s, const Activation& activation, Residual residual, bool in_place,
            bool transposed) {

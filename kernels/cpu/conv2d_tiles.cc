@@ -21,15 +21,19 @@ double InsidePart(int64_t outputs, int64_t inputs, int64_t taps, int64_t stride,
 
 }  // namespace
 
-TileTimes::TileTimes(const GemmKernel& kernel, int64_t k, int64_t columns, double fmas_per_cycle) {
+TileTimes::TileTimes(const GemmKernel& kernel, int64_t k, int64_t columns) {
   const int64_t lanes = static_cast<int64_t>(kernel.lanes);
   const double vectors = static_cast<double>(std::min(static_cast<int64_t>(kernel.vectors), DivUp(columns, lanes)));
+  const double fmas_per_cycle = kernel.fmas_per_cycle;
   const double panel_bytes = 4 * static_cast<double>(k * lanes) * vectors;
   // FMAs are 4 cycles long. A step of k reads `vectors` vectors of B; out of the L2 cache (panels above some 40 KiB) at
   // about 24 bytes a cycle, which lanes / 6 rows of FMAs hide where there is one a cycle.
   const double hiding = panel_bytes > 40960 ? static_cast<double>(lanes) / 6 * fmas_per_cycle : 1.0;
   least = std::max(4 * fmas_per_cycle / vectors, hiding);
-  ends = 140 / (static_cast<double>(k) * vectors);  // 70 cycles (Emerald Rapids, AVX-512, 2026-11-23)
+  // 70 cycles (Emerald Rapids, AVX-512, 2026-11-23); with one FMA a cycle 20, the rest overlaps with the next tile (Zen
+  // 4, 2026-11-26).
+  const double cycles = kernel.fmas_per_cycle == 1 ? 20 : 70;
+  ends = cycles * fmas_per_cycle / (static_cast<double>(k) * vectors);
 }
 
 Conv2dDesc AlongRows(Conv2dDesc d) {

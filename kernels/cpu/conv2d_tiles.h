@@ -26,7 +26,7 @@ struct Cut {
 // What tiles take, in units of one row of a full tile.
 struct TileTimes {
   // Products over k floats a row, panels of up to `columns` columns.
-  TileTimes(const GemmKernel& kernel, int64_t k, int64_t columns, double fmas_per_cycle = 2);
+  TileTimes(const GemmKernel& kernel, int64_t k, int64_t columns);
   double Of(const Cut& cut) const {
     const double high = static_cast<double>(cut.higher), low = static_cast<double>(cut.tiles - cut.higher);
     const double height = static_cast<double>(cut.height);

@@ -336,7 +336,7 @@ double PredictNs(const Conv2dDesc& d, const Context& context, const WinogradKern
   const double coefficients = static_cast<double>(transform.n * transform.n), ic = static_cast<double>(d.ic);
   const double columns = static_cast<double>(PackedColumns(gemm, AsSize(d.oc)));
   const double tiles = static_cast<double>(plan.tiles.count()), blocks = static_cast<double>(plan.blocks());
-  const TileTimes times(gemm, d.ic, d.oc, FmasPerCycle(machine, context.isa));
+  const TileTimes times(gemm, d.ic, d.oc);
   const Cut cut(static_cast<int64_t>(plan.units * plan.unit), static_cast<int64_t>(gemm.rows));
   const double used = plan.tiles.used();
   const double needed = EveryProduct(plan.units * plan.unit, gemm) ? used : plan.tiles.part();

@@ -102,14 +102,14 @@ struct GemmKernel {
   void (*tiles[kMaxTileRows + 1][kMaxTileVectors + 1])(const GemmTiles&);
   void (*edge[kMaxTileRows + 1][kMaxTileVectors + 1])(const GemmEdge&);
   void (*row)(const GemmRow&);
+  int fmas_per_cycle;  // of whole vectors, of the CPUs that it is written for
 };
+// The one for this CPU; all give the same bits.
 const GemmKernel& GetGemmKernel(Isa isa);
-// On AVX-512 tiles of one vector, for CPUs with one 512-bit FMA a cycle and a single tap; elsewhere the same.
-const GemmKernel& GetColumnKernel(Isa isa);
-
-// Of whole vectors. CPUs with AVX2 have two FMA ports; whether AVX-512 has two as well (Intel's servers) or one (Zen 4)
-// shows in the peaks.
-double FmasPerCycle(const Machine& machine, Isa isa);
+// Of the widest panels: for CPUs with two FMAs a cycle, and everywhere for a single row.
+const GemmKernel& GetWideKernel(Isa isa);
+// On AVX-512 for CPUs with one FMA of 512 bits a cycle (Zen 4); elsewhere the wide one.
+const GemmKernel& GetOperandKernel(Isa isa);
 
 // Packed B of n columns and k rows: panel p (columns from p * vectors * lanes) starts at p * vectors * lanes * k and is
 // [k][width], width = vectors * lanes, in the last panel the columns left rounded up to whole vectors, zeros beyond n.

@@ -2,8 +2,7 @@
 //
 // Tall: as gemm.cc, with 14 or 12 rows: 7 sums of one vector wait for each other, 14 do not; and the end of a tile
 // costs half as much a row, which a first layer's k of 27 shows (mbv1_stem with two vectors: 199 -> 167 us).
-//   AVX-512  14 x 2: 28 sums + 2 of B + 1 of A = 31 of 32; where the CPU does one wide FMA a cycle 7 x 2, whose end
-//   overlaps with the next tile (mbv1_stem on Zen 4: 216 -> 207 us, 8 x 1 221; 2026-11-26)
+//   AVX-512  14 x 2: 28 sums + 2 of B + 1 of A = 31 of 32
 //   AVX2, SSE4  12 + 1 + 1 (+ 1 product where there is no FMA) = 15 of 16
 // Gather: C[r, l] = epilogue(bias[l] + sum over taps and p < kc of A[r, tap][index[p][l]] * B[tap, p, l]). k runs over
 // kernel rows, p, then the taps of the row, in every tile alike. Where neighbouring rows of A read neighbouring taps
@@ -176,27 +175,22 @@ constexpr void AddTall(GemmKernel& kernel, std::index_sequence<kI...>) {
 }
 template <size_t... kV>
 constexpr GemmKernel MakeTall(std::index_sequence<kV...>) {
-  GemmKernel kernel = {hn::MaxLanes(D()), kTallRows, kTallVectors, {}, {}, nullptr};
+  GemmKernel kernel = {hn::MaxLanes(D()), kTallRows, kTallVectors, {}, {}, nullptr, 2};
   (AddTall<kV + 1>(kernel, std::make_index_sequence<kTallRows>()), ...);
   return kernel;
 }
 template <size_t... kI>
 constexpr GemmKernel MakeGather(std::index_sequence<kI...>) {
-  GemmKernel kernel = {hn::MaxLanes(D()), kGatherRows, 1, {}, {}, nullptr};
+  GemmKernel kernel = {hn::MaxLanes(D()), kGatherRows, 1, {}, {}, nullptr, 2};
   ((kernel.tiles[kI + 1][1] = &GatherTiles<kI + 1>, kernel.edge[kI + 1][1] = &GatherEdge<kI + 1>), ...);
   return kernel;
 }
 
 }  // namespace
 
-const GemmKernel* ChooseTall(bool half) {
+const GemmKernel* ChooseTall() {
   static constexpr GemmKernel kKernel = MakeTall(std::make_index_sequence<kTallVectors>());
-  static constexpr GemmKernel kHalf = [] {
-    GemmKernel kernel = kKernel;
-    kernel.rows = kTallRows / 2;
-    return kernel;
-  }();
-  return half ? &kHalf : &kKernel;
+  return &kKernel;
 }
 const GemmKernel* ChooseGather() {
   static constexpr GemmKernel kKernel = MakeGather(std::make_index_sequence<kGatherRows>());
@@ -213,7 +207,8 @@ namespace lamina::cpu {
 HWY_EXPORT(ChooseTall);
 HWY_EXPORT(ChooseGather);
 const GemmKernel& GetTallKernel(Isa isa) {
-  return *LAMINA_DISPATCH(ChooseTall, isa)(FmasPerCycle(BuiltInMachine(), isa) < 1.5);
+  const GemmKernel& kernel = GetGemmKernel(isa);
+  return kernel.fmas_per_cycle == 1 ? kernel : *LAMINA_DISPATCH(ChooseTall, isa)();
 }
 const GemmKernel& GetGatherKernel(Isa isa) { return *LAMINA_DISPATCH(ChooseGather, isa)(); }
 

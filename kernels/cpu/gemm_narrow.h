@@ -8,7 +8,8 @@
 
 namespace lamina::cpu {
 
-// Tiles high enough to hide the latency of an FMA; vectors = 2 on AVX-512, 1 elsewhere.
+// Tiles high enough to hide the latency of two FMAs a cycle, vectors = 2 on AVX-512, 1 elsewhere; GetGemmKernel's own
+// where the CPU does one FMA a cycle.
 const GemmKernel& GetTallKernel(Isa isa);
 
 // vectors = 1; GemmTiles and GemmEdge must have a `gather`. Where a group has few output channels, a vector holds

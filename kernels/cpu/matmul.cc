@@ -211,10 +211,7 @@ void PackPanel(const TransposeKernel& move, size_t k, size_t real, size_t width,
 
 }  // namespace
 
-const GemmKernel& MatMulKernel(Isa isa, int64_t m) {
-  // By the CPU and not by what `lamina roof` measured, so that a figure near the border changes no layout.
-  return FmasPerCycle(BuiltInMachine(), isa) < 1.5 && m > 1 ? GetColumnKernel(isa) : GetGemmKernel(isa);
-}
+const GemmKernel& MatMulKernel(Isa isa, int64_t m) { return m > 1 ? GetGemmKernel(isa) : GetWideKernel(isa); }
 
 Result<PackedMatrix> PackedMatrix::Pack(Isa isa, const GemmKernel& kernel, int64_t k, int64_t n, const float* w,
                                         int64_t o_stride, int64_t i_stride, const float* bias, int64_t taps) {
@@ -251,8 +248,10 @@ double PredictMatMul(const Machine& machine, Isa isa, int threads, int64_t m, in
   if (m == 0) return 0;
   const auto columns = static_cast<double>(PackedColumns(kernel, static_cast<size_t>(n)));
   const double flops = 2.0 * static_cast<double>(m) * columns * static_cast<double>(k);
-  // A tile's start and end cost about as much as 4 steps of k; 97 % of the peak is what the inner loop reaches.
-  const double compute = flops / machine.Gflops(isa, threads) * (1 + 4.0 / static_cast<double>(k)) / 0.97;
+  // A tile's start and end cost about as much as 4 steps of k, less where they overlap with the next tile's; 97 % of
+  // the peak is what the inner loop reaches.
+  const double ends = kernel.fmas_per_cycle == 1 ? 1.5 : 4;
+  const double compute = flops / machine.Gflops(isa, threads) * (1 + ends / static_cast<double>(k)) / 0.97;
   const int64_t bytes = 4 * (static_cast<int64_t>(columns) * k + m * (k + n));
   return std::max(compute, static_cast<double>(bytes) / machine.Gbps(bytes, threads));
 }

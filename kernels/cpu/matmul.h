@@ -15,8 +15,8 @@
 
 namespace lamina::cpu {
 
-// The kernel that is fastest on this CPU for products of m rows; all kernels give the same bits. One row reads weights
-// at the speed of memory only if they come in few streams.
+// The kernel that is fastest on this CPU for products of m rows. One row reads weights at the speed of memory only if
+// they come in few streams.
 const GemmKernel& MatMulKernel(Isa isa, int64_t m);
 
 // Weights in panels of a kernel's column count, immutable; bias included (zeros when there is none).
