@@ -11,7 +11,7 @@ usage: ./do COMMAND [ARGUMENTS]
                      by default over MobileNetV1's layers on all cores; writes JSON and an HTML page
   test [ARGUMENTS]   builds and runs every test (ctest ARGUMENTS); oneDNN, the second oracle, comes from PyPI into .venv
   peers [ARGUMENTS]  times the suite beside oneDNN, XNNPACK, ONNX Runtime, OpenVINO, PyTorch, ncnn and MNN in alternating
-                     rounds (some 30 minutes), and says which targets are met; ./do peers --help
+                     rounds (some 40 minutes), and says which targets are met; ./do peers --help
   build              builds the library, the `lamina` program and the benches
   setup              only installs the packages that are missing, those of .ci/run too
 

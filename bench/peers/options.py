@@ -12,6 +12,8 @@ import sys
 
 from peers import ENGINES, ROOT
 
+PARTS = ("suite", "nchw", "networks", "cold")
+
 
 def wrong(sentence):
     print(f"./do peers: {sentence}", file=sys.stderr)
@@ -59,9 +61,9 @@ def parse_arguments(arguments):
     parser.add_argument("--isa", default="best,AVX2",
                         help="best,AVX2 unless given; peers that cannot be capped to AVX2 run beside it as they are")
     parser.add_argument("--peers", default="", help="only these of " + ", ".join(e.name for e in ENGINES))
-    parser.add_argument("--parts", default="suite,networks,cold",
-                        help="suite,networks,cold unless given: the rows, networks end to end, the rows with the caches"
-                             " emptied before every call")
+    parser.add_argument("--parts", default=",".join(PARTS),
+                        help=f"{','.join(PARTS)} unless given: the rows, the convolutions with images in nchw, networks"
+                             " end to end, the rows with the caches emptied before every call")
     parser.add_argument("--seconds", type=float, default=0.1, help="of timing per row, round and engine")
     parser.add_argument("--out", default=str(ROOT / "build" / "peers"), help="folder of peers.json and peers.html")
     options = parser.parse_args(arguments)
@@ -75,8 +77,8 @@ def parse_arguments(arguments):
     if not 0 < options.seconds <= 60:
         wrong(f"--seconds must be more than 0 and at most 60, got {options.seconds}")
     for part in options.parts.split(","):
-        if part not in ("suite", "networks", "cold"):
-            wrong(f"--parts wants some of suite,networks,cold, got \"{part}\"")
+        if part not in PARTS:
+            wrong(f"--parts wants some of {','.join(PARTS)}, got \"{part}\"")
     isas = list(dict.fromkeys(options.isa.split(",")))
     for isa in isas:
         if isa not in ("best", "AVX2"):

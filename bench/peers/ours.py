@@ -77,7 +77,7 @@ def named(p):
     if p.op == "conv2d":
         s = conv_steps(p)[0]
         weights = {"w": s.weights()} | ({"bias": s.bias_values()} if s.bias else {})
-        return weights, {"x": image(s)}, ("y", (s.n, s.oh, s.ow, s.oc))
+        return weights, {"x": image(p, s)}, ("y", image_shape(p, s.n, s.oh, s.ow, s.oc))
     if p.op == "separable_conv2d":
         steps, weights = conv_steps(p), {}
         order = {"dw_pw": ("depthwise", "project"), "pw_dw": ("expand", "depthwise")}
@@ -87,7 +87,7 @@ def named(p):
             if s.bias:
                 weights[f"{name}_bias"] = s.bias_values()
         last = steps[-1]
-        return weights, {"x": image(steps[0])}, ("y", (last.n, last.oh, last.ow, last.oc))
+        return weights, {"x": image(p, steps[0])}, ("y", image_shape(p, last.n, last.oh, last.ow, last.oc))
     if p.op == "fully_connected":
         x, w, b = connected_inputs(p)
         return {"w": w} | ({"bias": b} if b is not None else {}), {"x": x}, ("y", (x.shape[0], w.shape[0]))
@@ -99,12 +99,17 @@ def named(p):
             ("context", (query.shape[0], query.shape[1], keys.shape[2])))
 
 
-def image(s):
-    return uniform(1, (s.n, s.ih, s.iw, s.ic))
+def image_shape(p, n, h, w, c):
+    return (n, c, h, w) if p.planes else (n, h, w, c)
+
+
+def image(p, s):
+    x = uniform(1, (s.n, s.ih, s.iw, s.ic))
+    return np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if p.planes else x
 
 
 def result(p, isa, strict):
-    """Lamina's output of the peers' inputs, in Lamina's layout; None where the C interface refuses it."""
+    """Lamina's output of the peers' inputs, images as [n, h, w, c]; None where the C interface refuses it."""
     library = ctypes.CDLL(str(LIBRARY))
     weights, inputs, (name, shape) = named(p)
     y = np.zeros(shape, np.float32)
@@ -117,4 +122,6 @@ def result(p, isa, strict):
     given = inputs | {name: y}
     code = library.lamina_run(op, tensors(given), ctypes.c_size_t(len(given)), None, ctypes.c_size_t(0))
     library.lamina_destroy(op)
-    return y if code == 0 else None
+    if code != 0:
+        return None
+    return y.transpose(0, 2, 3, 1) if p.planes else y

@@ -86,7 +86,7 @@ def peer_cell(row, name):
 
 
 def times(rows):
-    names = list(rows[0]["peers"])
+    names, planes = list(rows[0]["peers"]), "nhwc" in rows[0]
     lines = []
     for r in rows:
         if "us" not in r["ours"]:
@@ -96,8 +96,11 @@ def times(rows):
         lines.append([(label(r), "text"), (f"{r['ours']['us']:.1f}", ""), (f"{r['ours']['percent_of_roof']:.0f}", ""),
                       (r["ours"]["implementation"], "text")] + [peer_cell(r, n) for n in names] +
                      ([(r["best"], "text"), (f"{best['ratio']:.2f}", "met" if best["ratio"] >= 1 else "missed"),
-                       (f"{best['ratio_min']:.2f} to {best['ratio_max']:.2f}", "")] if best else []))
-    return table(["row", "Lamina", "% roof", "implementation", *names, "best peer", "ratio", "spread"], lines)
+                       (f"{best['ratio_min']:.2f} to {best['ratio_max']:.2f}", "")]
+                      if best else [("none", "text"), ("", ""), ("", "")]) +
+                     ([(c, "") for c in report_text.nhwc_cells(r)] if planes else []))
+    return table(["row", "Lamina", "% roof", "implementation", *names, "best peer", "ratio", "spread"] +
+                 (report_text.NHWC_HEADS if planes else []), lines)
 
 
 def verdicts(run):

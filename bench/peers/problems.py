@@ -1,7 +1,8 @@
 """The rows to time: descriptors as in bench/suite.txt and bench/networks/*.txt, their inputs, their steps.
 
 Layouts are Lamina's (include/lamina/*.h): images [n, h, w, c], convolution weights [oc, kh, kw, ic / groups], fully
-connected weights [oc, ic], attention [batch, heads, rows, dim].
+connected weights [oc, ic], attention [batch, heads, rows, dim]. With layout=nchw an engine gets the same image as
+[n, c, h, w] and gives such a one back; results are compared as [n, h, w, c] all the same.
 """
 
 import dataclasses
@@ -29,6 +30,14 @@ class Problem:
 
     def __str__(self):
         return " ".join([self.op] + [f"{k}={v}" for k, v in self.fields.items()])
+
+    @property
+    def planes(self):
+        """Whether images are [n, c, h, w]."""
+        return self.text("layout") == "nchw"
+
+    def in_planes(self):
+        return dataclasses.replace(self, fields=self.fields | {"layout": "nchw"})
 
     def weight_scale(self, terms):
         return 1 / math.sqrt(terms) if self.layer else 1.0

@@ -11,7 +11,7 @@ def scaling(machine, isa):
 def title(run):
     """What was timed how: "2 threads, SIMD target AVX2"."""
     threads = f"{run['threads']} thread{'s' if run['threads'] > 1 else ''}, SIMD target {run['isa']}"
-    return threads + {"": "", "cold": ", caches emptied before every call",
+    return threads + {"": "", "cold": ", caches emptied before every call", "nchw": ", images in nchw",
                       "networks": ", whole networks"}[run.get("kind", "")]
 
 
@@ -23,6 +23,9 @@ def judged(data, run):
     return scale >= least, f"all threads reach {scale:.2f} times one thread's FMA peak, {least} are wanted"
 
 
+NHWC_HEADS = ["own nhwc us", "of its speed"]
+
+
 def cell(peer):
     if "refused" in peer:
         return "refused"
@@ -32,19 +35,27 @@ def cell(peer):
 
 def row_table(run):
     names = list(run["rows"][0]["peers"])
-    heads = ["row", "Lamina us", "% roof", *names, "best peer", "ratio", "spread"]
+    planes = run.get("kind") == "nchw"
+    heads = ["row", "Lamina us", "% roof", *names, "best peer", "ratio", "spread"] + (NHWC_HEADS if planes else [])
     lines = []
     for r in run["rows"]:
         name = r["row"] + (" (direct)" if r["variant"] == "direct" else "")
         if "refused" in r["ours"]:
-            lines.append([name, "refused", ""] + [cell(r["peers"][n]) for n in names] + ["", "", ""])
+            lines.append([name, "refused", ""] + [cell(r["peers"][n]) for n in names] +
+                         [""] * (len(heads) - 3 - len(names)))
             continue
         best = r["peers"][r["best"]] if r["best"] else None
         lines.append([name, f"{r['ours']['us']:.1f}", f"{r['ours']['percent_of_roof']:.0f}"] +
                      [cell(r["peers"][n]) for n in names] +
                      ([r["best"], f"{best['ratio']:.2f}", f"{best['ratio_min']:.2f}..{best['ratio_max']:.2f}"]
-                      if best else ["none", "", ""]))
+                      if best else ["none", "", ""]) + (nhwc_cells(r) if planes else []))
     return aligned([heads] + lines)
+
+
+def nhwc_cells(row):
+    """Our own time in nhwc in the same rounds, and that over our time in nchw."""
+    figures = row["nhwc"]
+    return [f"{figures['us']:.1f}", f"{figures['ratio']:.2f}"] if figures else ["refused", ""]
 
 
 def aligned(lines):

@@ -8,6 +8,7 @@ in the same round, and the figure is the median over the rounds. docs/measuring.
 import dataclasses
 import datetime
 import json
+import math
 import pathlib
 import sys
 import tempfile
@@ -24,7 +25,7 @@ from peers import HERE, Server  # noqa: E402
 from problems import network, networks, suite  # noqa: E402
 
 ALLOCATIONS = 3  # of a row's tensors in each round, as in `lamina bench`
-SIDE_ROUNDS = 3  # at most, of the rows on which no target is judged
+SIDE_ROUNDS = 3  # at most, of all parts but the suite
 FAR_BEHIND = {0: 10, 1: 2.5}  # after a round: a peer so many times slower than the best one is not run any more
 
 
@@ -35,13 +36,14 @@ class Work:
     problems: list
     words: list  # by which `lamina bench` knows it
     variant: str = "any"
+    beside: list = dataclasses.field(default_factory=list)  # the words of the same row in nhwc, where that is timed too
 
 
 class Pass:
-    """Rows with so many threads on one instruction set; kind: "" (the suite), "cold" or "networks"."""
+    """Rows with so many threads on one instruction set; kind: "" (the suite), "nchw", "cold" or "networks"."""
 
     def __init__(self, options, kind, threads, isa, engines, cpus, machine, targets):
-        self.isa, self.targets, self.kind = isa, targets, kind
+        self.isa, self.targets, self.kind, self.checked = isa, targets, kind, kind in ("", "nchw")
         self.rounds = min(options.rounds, SIDE_ROUNDS) if kind else options.rounds
         self.seconds = options.seconds
         pinned = cpus[-1:] if threads == 1 else cpus[:threads]
@@ -51,7 +53,7 @@ class Pass:
 
     def row(self, work):
         """One row of the table, as a dictionary."""
-        times, said, mine = {n: [] for n in self.servers}, {}, []
+        times, said, mine, nhwc = {n: [] for n in self.servers}, {}, [], []
         behind = set()
         for index in range(self.rounds):
             order = list(self.servers)[index % max(1, len(self.servers)):] + \
@@ -59,11 +61,13 @@ class Pass:
             answer = self.lamina.ask(work.name, self.seconds, work.words, self.kind == "cold", work.variant)
             said["Lamina"] = answer if index == 0 or "refused" in answer else said["Lamina"] | answer
             mine.append(answer.get("us"))
+            if work.beside:
+                nhwc.append(self.lamina.ask(work.name, self.seconds, work.beside).get("us"))
             for peer in order:
                 if peer in behind:
                     times[peer].append(None)
                     continue
-                answer, error = self.ask(peer, work, check=index == 0 and not self.kind)
+                answer, error = self.ask(peer, work, check=index == 0 and self.checked)
                 if error is not None:
                     self.errors[work.name, work.variant, peer] = error
                 said[peer] = answer
@@ -72,7 +76,10 @@ class Pass:
                     behind.add(peer)
             if index in FAR_BEHIND:
                 behind |= self.far_behind(work, mine, times, FAR_BEHIND[index])
-        return self.summary(work, mine, times, said)
+        row = self.summary(work, mine, times, said)
+        if work.beside:
+            row["nhwc"] = stats.peer_figures(mine, nhwc)
+        return row
 
     def ask(self, peer, work, check):
         """The answer, and the error of the result where it is to be checked."""
@@ -122,7 +129,7 @@ class Pass:
         # The program's percentage belongs to its last round's time: a percentage is of a time, so it scales with it.
         row["ours"] = {"us": us, "rounds_us": mine, "implementation": lamina["implementation"],
                        "percent_of_roof": lamina["percent_of_roof"] * lamina["us"] / us, "roof": lamina["roof"]}
-        if not self.kind:
+        if self.checked:
             y = ours.result(work.problems[0], self.isa, work.variant == "direct")
             row["ours"]["error"] = None if y is None else self.error(work.problems[0], y)
         return row
@@ -145,6 +152,16 @@ def judge(rows, targets, threads, isa):
         if group["rows"] == "all" or any(n in ratios for n in group["rows"]):
             verdicts.append(stats.verdict(group, ratios, targets, threads, isa))
     return verdicts
+
+
+def judge_planes(rows, targets, threads, isa):
+    """The verdicts on images in nchw: beside the best peer, and beside our own speed in nhwc."""
+    best = {r["row"]: r["peers"][r["best"]] if r["best"] else None for r in rows}
+    beside = {"peers": {n: b and {"ratio": b["ratio"], "best_us": b["us"]} for n, b in best.items()},
+              # Both sides are ours: no row is excused for being short.
+              "nhwc": {r["row"]: r["nhwc"] and {"ratio": r["nhwc"]["ratio"], "best_us": math.inf} for r in rows}}
+    return [stats.verdict(group | {"rows": "all"}, beside[group["beside"]], targets, threads, isa)
+            for group in targets["nchw"]]
 
 
 def main():
@@ -175,7 +192,8 @@ def main():
                   f"{' (direct)' if work.variant == 'direct' else ''}", file=sys.stderr, flush=True)
             said["rows"].append(run.row(work))
         run.close()
-        said["verdicts"] = [] if kind else judge(said["rows"], targets, count, isa)
+        judges = {"": judge, "nchw": judge_planes}
+        said["verdicts"] = judges[kind](said["rows"], targets, count, isa) if kind in judges else []
         if not report_text.judged(data, said)[0]:
             said["verdicts"] = [v | {"met": None} for v in said["verdicts"]]
         data["passes"].append(said)
@@ -186,10 +204,13 @@ def main():
 
 
 def passes(options, threads, isas):
-    """(kind, instruction set, threads): the suite with all of them, the others with the first."""
+    """(kind, instruction set, threads): the suite with all of them, nchw with all instruction sets, the others with the
+    first."""
     parts = options.parts.split(",")
     if "suite" in parts:
         yield from (("", isa, count) for isa in isas for count in threads)
+    if "nchw" in parts:
+        yield from (("nchw", isa, threads[0]) for isa in isas)
     if "networks" in parts:
         yield "networks", isas[0], threads[0]
     if "cold" in parts:
@@ -204,6 +225,12 @@ def work_of(kind, names, targets):
                 yield Work(name, network(name), ["--network", name, "--end-to-end"])
         return
     rows = {name: problem for name, problem in suite().items() if name in names}
+    if kind == "nchw":
+        for name, problem in rows.items():
+            if problem.op in ("conv2d", "separable_conv2d"):
+                planes = problem.in_planes()
+                yield Work(name, [planes], [str(planes)], beside=[str(problem)])
+        return
     for name, problem in rows.items():
         yield Work(name, [problem], [str(problem)])
     if kind == "":

@@ -1,4 +1,5 @@
-// XNNPACK: nhwc operators with packed weights and the clamp inside. usage: peer_xnnpack THREADS
+// XNNPACK: nhwc operators with packed weights and the clamp inside; nchw where its few nchw operators take the problem.
+// usage: peer_xnnpack THREADS
 #include <pthreadpool.h>
 #include <xnnpack.h>
 
@@ -15,6 +16,9 @@ namespace {
 pthreadpool_t pool = nullptr;
 
 void Check(xnn_status status, const char* what) {
+  if (status == xnn_status_unsupported_parameter) {
+    throw std::runtime_error(std::string(what) + ": xnn_status_unsupported_parameter");
+  }
   if (status != xnn_status_success) {
     throw std::runtime_error(std::string(what) + ": xnn_status " + std::to_string(status));
   }
@@ -44,6 +48,19 @@ const float* Input(Arena& arena, const Prepared* before, int64_t count) {
   return arena.Copy(Uniform(1, count));
 }
 
+// [n, columns, rows] of [n, rows, columns]
+std::vector<float> Moved(const std::vector<float>& from, int64_t n, int64_t rows, int64_t columns) {
+  std::vector<float> to(from.size());
+  for (int64_t i = 0; i < n; ++i) {
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t c = 0; c < columns; ++c) {
+        to[static_cast<size_t>((i * columns + c) * rows + r)] = from[static_cast<size_t>((i * rows + r) * columns + c)];
+      }
+    }
+  }
+  return to;
+}
+
 struct Step {
   xnn_operator_t op = nullptr;
   ~Step() { xnn_delete_operator(op); }
@@ -61,7 +78,11 @@ Prepared Sequence(Steps steps, const float* y, int64_t count, const char* implem
 Prepared Convolution(const Problem& problem, Arena& arena, const Prepared* before) {
   Steps steps;
   const std::vector<Conv> convs = ConvSteps(problem);
-  const float* x = Input(arena, before, convs[0].n * convs[0].ih * convs[0].iw * convs[0].ic);
+  const bool planes = problem.Text("layout", "nhwc") == "nchw";
+  const Conv& first = convs.front();
+  const float* x = planes ? arena.Copy(Moved(Uniform(1, first.n * first.ih * first.iw * first.ic), first.n,
+                                             first.ih * first.iw, first.ic))
+                          : Input(arena, before, first.n * first.ih * first.iw * first.ic);
   float* y = nullptr;
   int64_t count = 0;
   for (const Conv& c : convs) {
@@ -76,18 +97,24 @@ Prepared Convolution(const Problem& problem, Arena& arena, const Prepared* befor
     auto step = std::make_unique<Step>();
     const auto u32 = [](int64_t value) { return static_cast<uint32_t>(value); };
     const auto size = [](int64_t value) { return static_cast<size_t>(value); };
-    Check(xnn_create_convolution2d_nhwc_f32(u32(c.pad_top), u32(c.pad_right), u32(c.pad_bottom), u32(c.pad_left),
-                                            u32(c.kh), u32(c.kw), u32(c.stride_h), u32(c.stride_w), u32(c.dilation_h),
-                                            u32(c.dilation_w), u32(c.groups), size(per_group), size(c.oc / c.groups),
-                                            size(c.ic), size(c.oc), w.data(), c.bias ? bias.data() : nullptr, low, high,
-                                            0, &step->op),
-          "xnn_create_convolution2d_nhwc_f32");
-    Check(xnn_setup_convolution2d_nhwc_f32(step->op, size(c.n), size(c.ih), size(c.iw), x, y, pool),
-          "xnn_setup_convolution2d_nhwc_f32");
+    const auto create = planes ? xnn_create_convolution2d_nchw_f32 : xnn_create_convolution2d_nhwc_f32;
+    const auto setup = planes ? xnn_setup_convolution2d_nchw_f32 : xnn_setup_convolution2d_nhwc_f32;
+    Check(create(u32(c.pad_top), u32(c.pad_right), u32(c.pad_bottom), u32(c.pad_left), u32(c.kh), u32(c.kw),
+                 u32(c.stride_h), u32(c.stride_w), u32(c.dilation_h), u32(c.dilation_w), u32(c.groups), size(per_group),
+                 size(c.oc / c.groups), size(c.ic), size(c.oc), w.data(), c.bias ? bias.data() : nullptr, low, high, 0,
+                 &step->op),
+          planes ? "xnn_create_convolution2d_nchw_f32" : "xnn_create_convolution2d_nhwc_f32");
+    Check(setup(step->op, size(c.n), size(c.ih), size(c.iw), x, y, pool), "xnn_setup_convolution2d");
     steps.push_back(std::move(step));
     x = y;
   }
-  return Sequence(std::move(steps), y, count, "convolution2d_nhwc_f32");
+  const Conv last = convs.back();
+  if (!planes) return Sequence(std::move(steps), y, count, "convolution2d_nhwc_f32");
+  Prepared prepared = Sequence(std::move(steps), y, count, "convolution2d_nchw_f32");
+  prepared.output = [y, count, last] {
+    return Moved(std::vector<float>(y, y + count), last.n, last.oc, last.oh() * last.ow());
+  };
+  return prepared;
 }
 
 Prepared FullyConnected(const Problem& p, Arena& arena, const Prepared* before) {

@@ -1,8 +1,12 @@
-"""PyTorch: channels_last, and the fused operators that torch.compile emits, their weights reordered beforehand."""
+"""PyTorch: channels_last, and the fused operators that torch.compile emits, their weights reordered beforehand.
+
+Images in nchw go to those operators as they are, or through channels_last and back: whichever is faster here.
+"""
 
 import math
 import time
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -43,13 +47,14 @@ class Model:
         self.inputs += arrays
         self.shape = shape
 
-    def convolution(self, p):
-        steps = conv_steps(p)
-        first, parts = steps[0], []
+    @staticmethod
+    def fused_steps(steps, memory_format):
+        """body(x, *residual) of the steps, x in the memory format for which the weights are packed."""
+        parts = []
         for s in steps:
             if s.pads[:2] != s.pads[2:]:
                 raise NotImplementedError("uneven pads are not set up here")
-            w = torch.from_numpy(s.weights()).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+            w = torch.from_numpy(s.weights()).permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
             packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
                 w.to_mkldnn(), list(s.pads[:2]), list(s.stride), list(s.dilation), s.groups, [s.n, s.ic, s.ih, s.iw])
             bias = torch.from_numpy(s.bias_values()) if s.bias else None
@@ -68,12 +73,30 @@ class Model:
                         x = x + residual[0]
             return x
 
-        last = steps[-1]
+        return body
+
+    def convolution(self, p):
+        steps = conv_steps(p)
+        first, last, body = steps[0], steps[-1], self.fused_steps(steps, torch.channels_last)
         arrays = [uniform(1, (first.n, first.ih, first.iw, first.ic)).transpose(0, 3, 1, 2)]
+        if p.planes:
+            arrays, body = [np.ascontiguousarray(arrays[0])], self.in_planes(steps, body, arrays[0])
         if last.residual != "none":
             arrays.append(uniform(9, (last.n, last.oh, last.ow, last.oc)).transpose(0, 3, 1, 2))
         self.layer(arrays, body, (last.n, last.oc, last.oh, last.ow))
         self.to_lamina = lambda y: y.permute(0, 2, 3, 1)
+
+    def in_planes(self, steps, channels_last, x):
+        """A body that takes and gives nchw: the steps' own, or one through channels_last, whichever is faster here."""
+        if steps[-1].residual != "none":
+            raise NotImplementedError("a residual in nchw is not set up here")
+        own = self.fused_steps(steps, torch.contiguous_format)
+
+        def through(x):
+            return channels_last(x.contiguous(memory_format=torch.channels_last)).contiguous()
+
+        x = torch.from_numpy(np.ascontiguousarray(x))
+        return min((own, through), key=lambda f: min(self.once(f, x) for _ in range(4)))
 
     def connected(self, p):
         x, w, b = connected_inputs(p)
