@@ -1,8 +1,7 @@
-// conv2d with groups = ic in nchw: plane by plane, each copied with its padding first, then convolved along its width.
+// conv2d with groups = ic in nchw: plane by plane, vectors along the width.
 //
-// The copy is [rows][width], width = iw and the greater side pad in whole vectors: behind each row lie zeros that are
-// the next row's padding to the left too. Scratch per worker: the copy of as many rows as 128 KiB hold, and as many
-// rows of y when an activation follows that is no clamp.
+// Scratch per worker: a row of zeros, and as many rows of y as 128 KiB hold when an activation follows that is no
+// clamp.
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -14,7 +13,6 @@
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/round.h"
 #include "kernels/cpu/thread_pool.h"
-#include "kernels/cpu/transpose.h"
 #include "lamina/machine.h"
 
 namespace lamina::cpu {
@@ -36,32 +34,29 @@ class DepthwisePlanes final : public Kernel<Conv2d> {
       : desc_(desc),
         context_(context),
         size_(FindSize(desc, context.isa)),
-        copy_rows_(GetTransposeKernel(context.isa).copy_rows),
         epilogue_(MakeEpilogue(context.isa, desc.activation, desc.residual)),
         weights_(std::move(weights)),
         oh_(desc.oh()),
-        ow_(desc.ow()),
-        lanes_(static_cast<int64_t>(GetDwConvPlaneKernel(context.isa).lanes)) {
-    const Conv2dDesc& d = desc_;
-    width_ = RoundUp(d.iw + std::max(d.pad_left, d.pad_right), lanes_);
-    const int64_t rows = (kBlockBytes / (width_ * int64_t{4}) - d.kh) / d.stride_h + 1;
-    rows_ = std::clamp(rows / kPlaneRows * kPlaneRows, kPlaneRows, RoundUp(oh_, kPlaneRows));
-    // In front of the first row its left padding; behind the last one what the last vector of outputs reads of it.
-    const int64_t last = d.stride_w * (RoundUp(ow_, lanes_) - 1) + d.kw + lanes_;
-    margin_ = RoundUp(d.pad_left, lanes_);
-    x_bytes_ = LineBytes(margin_ + InputRows(rows_) * width_ + std::max<int64_t>(0, last - width_));
+        ow_(desc.ow()) {
+    // With an activation a block of rows stays in L2 until it is applied; otherwise blocks only share the work out.
+    rows_ = oh_;
+    if (epilogue_.activate != nullptr) rows_ = std::min(rows_, WholeGroups(kBlockBytes / (ow_ * int64_t{4})));
+    const int64_t threads = static_cast<int64_t>(context.pool->num_threads()), planes = desc.n * desc.oc;
+    if (threads > 1 && planes < 4 * threads) rows_ = std::min(rows_, WholeGroups(oh_ * planes / (4 * threads)));
     y_bytes_ = epilogue_.activate == nullptr ? 0 : LineBytes(rows_ * ow_);
+    zero_bytes_ = LineBytes(desc.iw + 2 * kZeroMargin);
   }
 
   Status Run(const Conv2dTensors& t, std::byte* scratch) const override {
     const Conv2dDesc& d = desc_;
-    // Blocks are many: some of them make a task, so that what stays zero is cleared once for all of them.
     const int64_t threads = static_cast<int64_t>(context_.pool->num_threads());
-    const int64_t blocks = d.n * d.oc * ((oh_ + rows_ - 1) / rows_),
-                  tasks = threads == 1 ? 1 : std::min(blocks, 8 * threads);
+    const int64_t work = d.n * DivUp(oh_, rows_) * d.oc, tasks = threads == 1 ? 1 : std::min(work, 8 * threads);
     ParallelTasks(*context_.pool, static_cast<size_t>(tasks), [&](size_t task, size_t worker) {
       const int64_t i = static_cast<int64_t>(task);
-      RunBlocks(t, i * blocks / tasks, (i + 1) * blocks / tasks, scratch + worker * worker_bytes());
+      std::byte* const own = scratch + worker * worker_bytes();
+      std::memset(own, 0, zero_bytes_);
+      RunRange(t, i * work / tasks, (i + 1) * work / tasks, reinterpret_cast<const float*>(own) + kZeroMargin,
+               reinterpret_cast<float*>(own + zero_bytes_));
     });
     return {};
   }
@@ -73,85 +68,78 @@ class DepthwisePlanes final : public Kernel<Conv2d> {
   }
 
  private:
-  size_t worker_bytes() const { return x_bytes_ + y_bytes_; }
-  int64_t InputRows(int64_t rows) const { return (rows - 1) * desc_.stride_h + desc_.kh; }
+  size_t worker_bytes() const { return zero_bytes_ + y_bytes_; }
+  static int64_t WholeGroups(int64_t rows) { return std::max(kPlaneRows, rows / kPlaneRows * kPlaneRows); }
 
-  // Some rows of one plane.
-  struct Block {
-    int64_t n, channel, row, rows;
-  };
-  Block BlockAt(int64_t i) const {
-    const int64_t blocks = (oh_ + rows_ - 1) / rows_, plane = i / blocks, row = i % blocks * rows_;
-    return {plane / desc_.oc, plane % desc_.oc, row, std::min(rows_, oh_ - row)};
-  }
-
-  void RunBlocks(const Conv2dTensors& t, int64_t begin, int64_t end, std::byte* scratch) const {
-    std::memset(scratch, 0, x_bytes_);
-    float* const copy = reinterpret_cast<float*>(scratch) + margin_;
-    for (int64_t i = begin; i < end; ++i) {
-      CopyInput(t, BlockAt(i), copy);
-      RunBlock(t, BlockAt(i), copy, reinterpret_cast<float*>(scratch + x_bytes_));
+  // Of images, each in blocks of rows, each of all channels, what lies in [begin, end).
+  void RunRange(const Conv2dTensors& t, int64_t begin, int64_t end, const float* zeros, float* y_block) const {
+    const int64_t blocks = DivUp(oh_, rows_), oc = desc_.oc;
+    while (begin < end) {
+      const int64_t block = begin / oc, first = begin % oc, last = std::min(oc, first + end - begin);
+      if (epilogue_.activate == nullptr) {
+        RunPlanes(t, block / blocks, block % blocks * rows_, first, last, zeros, nullptr);
+      } else {
+        for (int64_t c = first; c < last; ++c) {
+          RunPlanes(t, block / blocks, block % blocks * rows_, c, c + 1, zeros, y_block);
+        }
+      }
+      begin += last - first;
     }
   }
 
-  void RunBlock(const Conv2dTensors& t, const Block& block, const float* copy, float* y_block) const {
+  // Channels [first, last) of a block of rows. y_block: null, or where they wait for the activation.
+  void RunPlanes(const Conv2dTensors& t, int64_t n, int64_t row, int64_t first, int64_t last, const float* zeros,
+                 float* y_block) const {
     const Conv2dDesc& d = desc_;
-    const int64_t at = (block.channel * oh_ + block.row) * ow_, dense = d.oc * oh_ * ow_;
-    float* const y = static_cast<float*>(t.y) + block.n * StrideOr(d.y_stride, dense) + at;
+    const int64_t at = row * ow_, dense = d.oc * oh_ * ow_;
+    float* const y = static_cast<float*>(t.y) + n * StrideOr(d.y_stride, dense) + at;
     const float* residual = nullptr;
     if (d.residual != Residual::kNone) {
-      residual = static_cast<const float*>(t.residual) + block.n * StrideOr(d.residual_stride, dense) + at;
+      residual = static_cast<const float*>(t.residual) + n * StrideOr(d.residual_stride, dense) + at;
     }
-    DwConvPlane a;
-    a.x = copy - d.pad_left;
-    a.x_row = width_;
-    a.w = weights_->as<float>() + block.channel * d.kh * d.kw;
-    a.bias = weights_->as<float>()[d.oc * d.kh * d.kw + block.channel];
+    DwConvPlanes a;
+    a.first = first;
+    a.last = last;
+    a.multiplier = d.oc / d.ic;
+    a.x = static_cast<const float*>(t.x) + n * StrideOr(d.x_stride, d.ic * d.ih * d.iw);
+    a.ih = d.ih;
+    a.iw = d.iw;
+    a.pad_top = d.pad_top;
+    a.pad_left = d.pad_left;
+    a.zeros = zeros;
+    a.w = weights_->as<float>();
+    a.bias = a.w + d.oc * d.kh * d.kw;
     a.lo = epilogue_.lo;
     a.hi = epilogue_.hi;
     a.residual_after = d.residual == Residual::kAfterActivation;
-    a.rows = static_cast<size_t>(block.rows);
-    a.columns = static_cast<size_t>(ow_);
-    if (epilogue_.activate == nullptr) {
+    a.first_row = row;
+    a.rows = std::min(rows_, oh_ - row);
+    a.columns = ow_;
+    a.residual_plane = oh_ * ow_;
+    if (y_block == nullptr) {
       a.y = y;
+      a.y_plane = oh_ * ow_;
       a.residual = residual;
-      size_->run(a);
-      return;
+      return size_->run(a);
     }
     // The residual may be y itself: what the activation still needs of it must outlive the sums.
     a.y = y_block;
+    a.y_plane = 0;
     a.residual = a.residual_after ? nullptr : residual;
     size_->run(a);
-    const size_t count = a.rows * a.columns;
-    epilogue_.activate(epilogue_.activation, y_block, a.residual_after ? residual : nullptr, count);
-    std::memcpy(y, y_block, count * sizeof(float));
-  }
-
-  // The rows of x that the block takes. Where one block holds a plane, its rows of padding are zero from the start.
-  void CopyInput(const Conv2dTensors& t, const Block& block, float* copy) const {
-    const Conv2dDesc& d = desc_;
-    const float* x = static_cast<const float*>(t.x) + block.n * StrideOr(d.x_stride, d.ic * d.ih * d.iw) +
-                     block.channel / (d.oc / d.ic) * d.ih * d.iw;
-    const int64_t top = block.row * d.stride_h - d.pad_top, rows = InputRows(block.rows);
-    const int64_t begin = std::clamp<int64_t>(-top, 0, rows), end = std::clamp(d.ih - top, begin, rows);
-    if (rows_ < oh_) {
-      const auto bytes = [&](int64_t count) { return static_cast<size_t>(count * width_) * sizeof(float); };
-      std::memset(copy, 0, bytes(begin));
-      std::memset(copy + end * width_, 0, bytes(rows - end));
-    }
-    copy_rows_(static_cast<size_t>(end - begin), static_cast<size_t>(d.iw), static_cast<size_t>(width_),
-               x + (top + begin) * d.iw, d.iw, copy + begin * width_);
+    const size_t count = static_cast<size_t>(a.rows * a.columns);
+    const int64_t plane = first * oh_ * ow_;
+    epilogue_.activate(epilogue_.activation, y_block, a.residual_after ? residual + plane : nullptr, count);
+    std::memcpy(y + plane, y_block, count * sizeof(float));
   }
 
   Conv2dDesc desc_;
   Context context_;
   const DwConvPlaneKernel::Size* size_;
-  decltype(TransposeKernel::copy_rows) copy_rows_;
   Epilogue epilogue_;
   std::shared_ptr<const AlignedBuffer> weights_;
-  int64_t oh_, ow_, lanes_;
-  int64_t width_, rows_, margin_;  // of a row of the copy; output rows of a block; floats before the copy
-  size_t x_bytes_, y_bytes_;
+  int64_t oh_, ow_, rows_;  // rows_: of a block
+  size_t y_bytes_, zero_bytes_;
 };
 
 Judgement Judge(const Conv2dDesc& d, const Context& context) {
@@ -164,9 +152,15 @@ Judgement Judge(const Conv2dDesc& d, const Context& context) {
   const Machine& machine = *context.machine;
   const int threads = static_cast<int>(context.pool->num_threads());
   const int64_t lanes = static_cast<int64_t>(GetDwConvPlaneKernel(context.isa).lanes), oh = d.oh(), ow = d.ow();
-  // In multiply-adds of a vector, measured: 1.6 a tap and 12 besides, twice that where columns are parted, 64 a plane.
-  const double vector = (1.6 * static_cast<double>(d.kh * d.kw) + 12) * static_cast<double>(d.stride_w);
-  const double plane = static_cast<double>(RoundUp(oh, kPlaneRows) * RoundUp(ow, lanes) / lanes) * vector + 64;
+  // In multiply-adds of a vector, measured on Zen 4. AVX-512: 1.1 a tap, half again where columns are parted, 30 a
+  // plane, a vector of which at most half is used costs 0.6. Below it more, since parting takes two steps.
+  const bool wide = context.isa == Isa::kAvx3;
+  const int64_t rest = ow - (ow - 1) / lanes * lanes;
+  const double parting = d.stride_w == 1 ? 1 : wide ? 1.5 : 2;
+  const double vector = ((wide ? 1.1 : 1.3) * static_cast<double>(d.kh * d.kw) + 2) * parting;
+  const double vectors = static_cast<double>(DivUp(ow, lanes)) - (wide && 2 * rest <= lanes ? 0.4 : 0);
+  const double rows = static_cast<double>(oh + (oh % kPlaneRows == 0 ? 0 : 2));  // groups of fewer rows cost more
+  const double plane = rows * vectors * vector + (wide ? 30 : 60);
   const double compute = 2 * static_cast<double>(d.n * d.oc * lanes) * plane / machine.Gflops(context.isa, threads);
   const int64_t bytes = 4 * d.n * (d.ih * d.iw * d.ic + oh * ow * d.oc);
   return Accepted(std::max(compute, static_cast<double>(bytes) / machine.Gbps(bytes, threads)));

@@ -1,4 +1,4 @@
-// The micro-kernel of depthwise convolution in nchw: one plane at a time, vectors along its width.
+// The micro-kernel of depthwise convolution in nchw: plane by plane, vectors along the width.
 #ifndef LAMINA_KERNELS_CPU_DWCONV_PLANES_H_
 #define LAMINA_KERNELS_CPU_DWCONV_PLANES_H_
 
@@ -9,25 +9,32 @@
 
 namespace lamina::cpu {
 
-inline constexpr int64_t kPlaneRows = 4;  // output rows that are computed together
+inline constexpr int64_t kPlaneRows = 7;  // output rows that are computed together
 
-struct DwConvPlane {
-  // Tap (0, 0) of output (0, 0), in a copy with its padding: readable are the rows of outputs up to a multiple of
-  // kPlaneRows, and in each as many columns as `columns` rounded up to whole vectors take, and a vector more.
-  const float* x = nullptr;
-  ptrdiff_t x_row = 0;
-  const float* w = nullptr;  // [k, k]
-  float bias = 0, lo = 0, hi = 0;
-  float* y = nullptr;               // [rows, columns], dense
-  const float* residual = nullptr;  // y's shape; null: none
+// Masked loads of the row of zeros leave it on both sides: pages must be there, or each of them costs hundreds of
+// cycles.
+inline constexpr int64_t kZeroMargin = 64;
+
+// Planes [first, last) of outputs; `multiplier` of them read each plane of x.
+struct DwConvPlanes {
+  int64_t first = 0, last = 0, multiplier = 1;
+  const float* x = nullptr;  // [all planes / multiplier, ih, iw]
+  int64_t ih = 0, iw = 0, pad_top = 0, pad_left = 0;
+  const float* zeros = nullptr;  // iw of them, and kZeroMargin on both sides
+  const float* w = nullptr;      // [all planes, k, k]
+  const float* bias = nullptr;   // [all planes]
+  float lo = 0, hi = 0;
+  float* y = nullptr;               // [rows, columns] of plane 0: output rows from first_row on
+  const float* residual = nullptr;  // alike; null: none
   bool residual_after = false;      // min(max(sum, lo), hi) + residual instead of min(max(sum + residual, lo), hi)
-  size_t rows = 0, columns = 0;
+  int64_t y_plane = 0, residual_plane = 0;  // floats from plane to plane
+  int64_t first_row = 0, rows = 0, columns = 0;
 };
 
 struct DwConvPlaneKernel {
   struct Size {
     int64_t k = 0, stride = 0;  // of both axes; dilation 1
-    void (*run)(const DwConvPlane&) = nullptr;
+    void (*run)(const DwConvPlanes&) = nullptr;
   };
   size_t lanes;
   Size sizes[4];
