@@ -7,14 +7,14 @@ import tempfile
 import ncnn
 import numpy as np
 
-from problems import activation, connected_inputs, conv_steps, uniform
+from problems import activation, attention_inputs, connected_inputs, conv_steps, is_causal, uniform
 
 
 class Model:
     name = "ncnn " + ncnn.__version__
 
     def __init__(self, problems, threads, direct):
-        self.lines, self.weights, self.steps = [], [], problems
+        self.lines, self.weights, self.inputs = [], [], {}
         first = problems[0]
         if len(problems) > 1:
             raise NotImplementedError("networks are not set up here")
@@ -22,6 +22,8 @@ class Model:
             self.convolution(first)
         elif first.op == "fully_connected":
             self.connected(first)
+        elif first.op == "multi_head_attention":
+            self.attention(first)
         else:
             raise NotImplementedError(f"ncnn's {first.op} is not set up here")
         self.net = ncnn.Net()
@@ -31,9 +33,9 @@ class Model:
         if direct:
             option.use_winograd_convolution = False
         with tempfile.TemporaryDirectory() as folder:
-            count = len(self.lines) + 1
-            (pathlib.Path(folder) / "p").write_text(f"7767517\n{count} {count}\nInput data 0 1 data\n" +
-                                                    "\n".join(self.lines) + "\n", encoding="ascii")
+            lines = [f"Input {name} 0 1 {name}" for name in self.inputs] + self.lines
+            (pathlib.Path(folder) / "p").write_text(f"7767517\n{len(lines)} {len(lines)}\n" + "\n".join(lines) + "\n",
+                                                    encoding="ascii")
             with open(f"{folder}/b", "wb") as file:
                 file.writelines(self.weights)
             if self.net.load_param(f"{folder}/p") != 0 or self.net.load_model(f"{folder}/b") != 0:
@@ -59,7 +61,7 @@ class Model:
         first, last = steps[0], steps[-1]
         if first.n > 1 or last.residual != "none":
             raise NotImplementedError("batches and residuals are not set up here")
-        self.x = uniform(1, (first.ih, first.iw, first.ic)).transpose(2, 0, 1)
+        self.inputs = {"data": uniform(1, (first.ih, first.iw, first.ic)).transpose(2, 0, 1)}
         for i, s in enumerate(steps):
             w = s.weights().transpose(0, 3, 1, 2)
             kind = "Convolution" if s.groups == 1 else "ConvolutionDepthWise"
@@ -73,20 +75,33 @@ class Model:
         x, w, b = connected_inputs(p)
         if p.text("residual") != "none":
             raise NotImplementedError("a residual is not set up here")
-        self.x = x[0] if x.shape[0] == 1 else x
+        self.inputs = {"data": x[0] if x.shape[0] == 1 else x}
         self.add("InnerProduct", "y0", f"0={w.shape[0]} 1={int(b is not None)} 2={w.size}" +
                  self.fused(activation(p.text("activation"))), w, b)
         self.to_lamina = lambda y: y
 
+    def attention(self, p):
+        q, k, v = attention_inputs(p)
+        if q.shape[0] > 1:
+            raise NotImplementedError("batches are not set up here")
+        self.inputs = {"q": q[0], "k": k[0], "v": v[0]}
+        if is_causal(p):
+            rows, keys = np.indices((q.shape[2], k.shape[2]))
+            self.inputs["mask"] = np.where(keys <= rows, np.float32(0), np.float32("-inf"))
+        count = len(self.inputs)
+        self.lines.append(f"SDPA y0 {count} 1 {' '.join(self.inputs)} y0 5={int(count > 3)}")
+        self.to_lamina = lambda y: y[None]
+
     def bind(self, arena):
-        array = arena.copy(self.x)
-        mat = ncnn.Mat(array)  # refers to the array's memory
-        self.kept, name = (array, mat), self.lines[-1].split()[1]
+        arrays = {name: arena.copy(array) for name, array in self.inputs.items()}
+        mats = {name: ncnn.Mat(array) for name, array in arrays.items()}  # refer to the arrays' memory
+        self.kept, result = (arrays, mats), self.lines[-1].split()[1]
 
         def run():
             extractor = self.net.create_extractor()
-            extractor.input("data", mat)
-            self.code, self.y = extractor.extract(name)
+            for name, mat in mats.items():
+                extractor.input(name, mat)
+            self.code, self.y = extractor.extract(result)
 
         run()
         if self.code != 0:
