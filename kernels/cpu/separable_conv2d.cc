@@ -5,7 +5,8 @@
 namespace lamina::cpu {
 
 CandidateList<SeparableConv2d> SeparableConv2dCandidates() {
-  static const Candidate<SeparableConv2d> kCandidates[] = {FusedRowsSeparableConv2d(), UnfusedSeparableConv2d()};
+  static const Candidate<SeparableConv2d> kCandidates[] = {FusedRowsSeparableConv2d(), UnfusedSeparableConv2d(),
+                                                           PlanesSeparableConv2d()};
   return kCandidates;
 }
 

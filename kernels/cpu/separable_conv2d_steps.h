@@ -73,6 +73,7 @@ double PredictDepthwiseStep(const SeparableConv2dDesc& desc, const DepthwiseShap
 double PredictTransposes(const SeparableConv2dDesc& desc, const Context& context);
 
 Candidate<SeparableConv2d> FusedRowsSeparableConv2d();
+Candidate<SeparableConv2d> PlanesSeparableConv2d();
 Candidate<SeparableConv2d> UnfusedSeparableConv2d();
 
 }  // namespace lamina::cpu
