@@ -232,6 +232,20 @@ struct Ends {
   Windows<K, S, Narrow> narrow;
 };
 
+// What the next rows of wide images read at stride 2, in equal shares for the tiles of these: those of one tile lie too
+// far apart for prefetchers. Any address will do.
+struct Ahead {
+  Ahead(const float* from, int64_t floats, int64_t tiles)
+      : begin(reinterpret_cast<uintptr_t>(from)), share((floats * 4 + tiles * 64 - 1) / (tiles * 64)) {}
+  HWY_INLINE void Fetch(int64_t tile) const {
+    for (int64_t i = tile * share; i < (tile + 1) * share; ++i) {
+      __builtin_prefetch(reinterpret_cast<const void*>(begin + static_cast<uintptr_t>(i) * 64), 0, 2);
+    }
+  }
+  uintptr_t begin;
+  int64_t share;  // lines
+};
+
 // Pads are wider than a vector.
 template <int K, int S, int R>
 HWY_NOINLINE void TileInWidePads(const DwConvPlanes& a, const Group& g, int64_t column) {
@@ -256,7 +270,9 @@ void RowsOf(const DwConvPlanes& a, const Ends<K, S>& ends, int64_t plane, int64_
   g.bias = a.bias[plane];
   g.y = a.y + plane * a.y_plane + row * a.columns;
   g.residual = a.residual == nullptr ? nullptr : a.residual + plane * a.residual_plane + row * a.columns;
-  for (int64_t column = 0; column < a.columns; column += N) {
+  const Ahead ahead(x + (top + (R - 1) * S + K) * a.iw, R * S * a.iw, (a.columns + N - 1) / N);
+  for (int64_t column = 0, tile = 0; column < a.columns; column += N, ++tile) {
+    if (S == 2 && a.iw >= 64) ahead.Fetch(tile);
     const int64_t first = column * S - a.pad_left;
     if (first >= 0 && first + (N - 1) * S + K <= a.iw && column + N <= a.columns) {
       Tile<K, S, R, false>(d, a, g, column, &ends.first);
