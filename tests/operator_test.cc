@@ -1,13 +1,10 @@
-// What all five operators share: contexts, scratch, threads, Reshape, and that Run allocates nothing.
+// What all five operators share: contexts, scratch, threads, Reshape. allocation_test.cc counts what Run allocates.
 #include "lamina/operator.h"
 
 #include <gtest/gtest.h>
-#include <malloc.h>
 
 #include <atomic>
 #include <chrono>
-#include <cstdlib>
-#include <new>
 #include <thread>
 
 #include "harness/additive_attention.h"
@@ -18,20 +15,6 @@
 #include "harness/problem.h"
 #include "harness/separable_conv2d.h"
 #include "lamina/machine.h"
-
-namespace {
-std::atomic<int64_t> allocations{0};
-}  // namespace
-
-// Every way of this program to get memory through C++ is counted; Run must use none of them.
-// noinline: GCC otherwise sees free() of what it takes for the standard new.
-[[gnu::noinline]] void* operator new(size_t bytes) {
-  allocations.fetch_add(1, std::memory_order_relaxed);
-  if (void* p = std::malloc(bytes ? bytes : 1)) return p;
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
-[[gnu::noinline]] void operator delete(void* p, size_t) noexcept { std::free(p); }
 
 namespace lamina {
 namespace {
@@ -104,7 +87,7 @@ class EveryOperator : public testing::Test {};
 using Operators = testing::Types<Conv2d, SeparableConv2d, FullyConnected, AdditiveAttention, MultiHeadAttention>;
 TYPED_TEST_SUITE(EveryOperator, Operators);
 
-TYPED_TEST(EveryOperator, UsesTheInjectedPoolAndScratchAndAllocatesNothing) {
+TYPED_TEST(EveryOperator, UsesTheInjectedPoolAndScratch) {
   const auto desc = Sample<TypeParam>::Parse();
   ASSERT_TRUE(desc.ok()) << desc.status().message();
   TensorStore store(Fill::kNormal, Guard::kEnd, 1);
@@ -113,11 +96,7 @@ TYPED_TEST(EveryOperator, UsesTheInjectedPoolAndScratchAndAllocatesNothing) {
   auto op = TypeParam::Prepare(*desc, c.weights, {.pool = &pool});
   ASSERT_TRUE(op.ok()) << op.status().message();
   const auto scratch = harness::GuardedScratch(op->scratch_bytes());
-  const int64_t before = allocations.load();
-  const size_t heap_before = mallinfo2().uordblks;
   const Status status = op->Run(c.tensors, scratch->data());
-  EXPECT_EQ(allocations.load(), before);
-  EXPECT_EQ(mallinfo2().uordblks, heap_before);
   ASSERT_TRUE(status.ok()) << status.message();
   EXPECT_GT(pool.calls, 0);
   for (const auto& expected : harness::ReferenceFor(c, Accuracy::kDefault)) {
