@@ -100,17 +100,22 @@ HWY_INLINE void Finish(const GemmOutput& out, size_t tile, V (&acc)[kR][kV]) {
     FinishStored(out, tile, kR, kV * N, sums);
     return;
   }
-  if (e != nullptr && e->clamps()) {
-    const V lo = hn::Set(d, e->lo), hi = hn::Set(d, e->hi);
-    Unroll<kR>([&](auto r)
-                   LAMINA_INLINE { Unroll<kV>([&](auto v) LAMINA_INLINE { acc[r][v] = Clamp(lo, hi, acc[r][v]); }); });
-  }
   float* c = out.c + static_cast<ptrdiff_t>(tile) * out.tile;
   const ptrdiff_t row = out.row;  // a local: the stores to c could change `out`
-  Unroll<kR>([&](auto r) LAMINA_INLINE {
-    Unroll<kV>([&](auto v) LAMINA_INLINE { hn::StoreU(acc[r][v], d, c + v * N); });
-    c += row;
-  });
+  // Each sum is stored as soon as it is clamped. All clamps, then all stores in a row took 220 instead of 210 us of a
+  // first layer's 27 steps of k (AVX2, Zen 4, 2026-11-26; AVX-512 196 instead of 193).
+  const auto store = [&](auto&& finish) LAMINA_INLINE {
+    Unroll<kR>([&](auto r) LAMINA_INLINE {
+      Unroll<kV>([&](auto v) LAMINA_INLINE { hn::StoreU(finish(acc[r][v]), d, c + v * N); });
+      c += row;
+    });
+  };
+  if (e != nullptr && e->clamps()) {
+    const V lo = hn::Set(d, e->lo), hi = hn::Set(d, e->hi);
+    store([&](V y) LAMINA_INLINE { return Clamp(lo, hi, y); });
+  } else {
+    store([](V y) LAMINA_INLINE { return y; });
+  }
 }
 
 }  // namespace
