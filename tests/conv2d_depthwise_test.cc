@@ -49,7 +49,7 @@ std::string Square(int image, int channels, int k, int stride) {
 }
 
 TEST(Depthwise, ImagesAroundRowBlocks) {
-  for (int k : {3, 5}) {
+  for (int k : {2, 3, 4, 5, 7}) {
     for (int stride : {1, 2}) {
       for (int image = 1; image <= 11; ++image) Check({Square(image, 17, k, stride)});
     }
@@ -60,6 +60,20 @@ TEST(Depthwise, ChannelsAroundVectors) {
   for (int channels : {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 24, 31, 32, 33, 72}) {
     Check({Square(6, channels, 3, 1), Square(5, channels, 3, 2), Square(4, channels, 4, 1)});
   }
+}
+
+// Pixels that lie so far apart that few sets of L1 hold a row are taken in slides on every target, in steps of one
+// vector or two.
+TEST(Depthwise, PixelsFarApart) {
+  for (const char* channels : {"8", "16", "40", "72"}) {
+    const std::string c(channels),
+        pixels = "ih=9 iw=7 pad_top=1 pad_left=1 pad_right=1 x_stride=4608 y_stride=4616 ic=" + c + " oc=" + c +
+                 " groups=" + c;
+    for (const char* kernel : {"kh=3 kw=3", "kh=5 kw=5", "kh=4 kw=4"}) {
+      Check({pixels + " " + kernel, pixels + " stride_h=2 stride_w=2 " + kernel});
+    }
+  }
+  Check({"ih=9 iw=7 pad_top=1 pad_left=1 stride_h=2 stride_w=2 kh=3 kw=3 ic=264 oc=264 groups=264"});
 }
 
 TEST(Depthwise, KernelsWithoutSlide) {
@@ -87,8 +101,8 @@ TEST(Depthwise, StridesAndDilations) {
 }
 
 TEST(Depthwise, AnyPads) {
-  for (const char* kernel :
-       {"kh=3 kw=3", "kh=3 kw=3 stride_h=2 stride_w=2", "kh=5 kw=5", "kh=5 kw=5 stride_h=2 stride_w=2", "kh=4 kw=2"}) {
+  for (const char* kernel : {"kh=3 kw=3", "kh=3 kw=3 stride_h=2 stride_w=2", "kh=5 kw=5",
+                             "kh=5 kw=5 stride_h=2 stride_w=2", "kh=4 kw=2", "kh=2 kw=2", "kh=4 kw=4"}) {
     for (const char* pads :
          {"", " pad_top=1", " pad_left=1", " pad_bottom=2", " pad_right=2", " pad_left=5 pad_right=7",
           " pad_top=6 pad_bottom=8", " pad_top=3 pad_left=4 pad_bottom=5 pad_right=6"}) {
@@ -98,6 +112,7 @@ TEST(Depthwise, AnyPads) {
   // Nothing but padding under some outputs, and images smaller than the kernel.
   Check({"ih=1 iw=1 ic=5 oc=5 groups=5 kh=3 kw=3 pad_top=4 pad_left=4 pad_bottom=4 pad_right=4",
          "ih=2 iw=1 ic=5 oc=5 groups=5 kh=5 kw=5 pad_top=2 pad_left=2 pad_bottom=2 pad_right=2",
+         "ih=3 iw=2 ic=5 oc=5 groups=5 kh=7 kw=7 pad_top=6 pad_left=5 pad_bottom=4 pad_right=3",
          "ih=1 iw=2 ic=5 oc=5 groups=5 kh=7 kw=6 pad_top=3 pad_left=3 pad_bottom=3 pad_right=3"});
 }
 
@@ -224,11 +239,11 @@ TEST(Depthwise, OutputAtAnyOffset) {
   for (const char* channels : {"128", "136", "256"}) {
     const std::string c_text(channels);
     const Conv2dDesc d =
-        Parsed("ih=7 iw=8 kh=3 kw=3 x_stride=256 y_stride=256 residual_stride=256 residual=after ic=" + c_text +
+        Parsed("ih=7 iw=8 kh=3 kw=3 x_stride=512 y_stride=512 residual_stride=512 residual=after ic=" + c_text +
                " oc=" + c_text + " groups=" + c_text + " " + std::string(kSame));
     harness::TensorStore store(Fill::kNormal, Guard::kEnd, 3);
     const harness::Case<Conv2d> c(d, store);
-    const size_t floats = 7 * 8 * 256;
+    const size_t floats = 7 * 8 * 512;
     std::vector<float> block(floats + 2 * kPage / sizeof(float));
     for (Isa isa : SupportedIsas()) {
       auto op = Conv2d::Prepare(d, c.weights, {.isa = isa, .pool = &harness::PoolOf(1), .implementation = kDepthwise});

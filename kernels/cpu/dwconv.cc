@@ -5,7 +5,7 @@
 // each of R rows, the oldest of which is then complete. Each x is loaded once for all of them, so L1 gives
 // (R - 1) * S + K vectors for up to K * K * R multiply-adds.
 //   registers, K = 3 S = 1 R = 4: 12 sums + 9 weights + 1 x + 2 limits = 24 of 32
-//   K = 5 S = 1 R = 4: 20 sums + 8 x + 1 weight + 2 limits = 31 of 32
+//   K = 5 S = 1 R = 4: 20 sums + 8 x + 1 weight + 2 limits = 31 of 32; K = 7 R = 2: 14 + 8 + 1 + 2
 //   with 16, K = 3 S = 1 R = 2 of a pair of vectors, a whole line: 12 sums + 1 x, weights from memory
 //   K = 5 S = 1 R = 2: 10 sums + 6 x of 16
 // Lag: a load whose address agrees with that of a store before it in the last twelve bits waits for that store. Stores
@@ -47,8 +47,8 @@ constexpr bool kTails = HWY_TARGET == HWY_AVX3;
 constexpr int kRegisters = HWY_TARGET == HWY_AVX3 ? 32 : 16;
 
 // Output rows at once.
-template <int S>
-constexpr int kMaxRows = kRegisters == 32 && S == 1 ? 4 : 2;
+template <int K, int S>
+constexpr int kMaxRows = kRegisters == 32 && S == 1 && K < 7 ? 4 : 2;
 
 // 5x5 and stride 2 read more between two stores and do not suffer (see DwConvRows::lag).
 constexpr bool CanLag(int k, int stride) { return k == 3 && stride == 1; }
@@ -329,14 +329,16 @@ HWY_INLINE void SlideAll(const DwConvRows& a) {
 // With 16 registers. A cache line is two vectors of AVX2, and of 3x3 there are registers for both.
 constexpr bool kHasTiles = kRegisters == 16;
 template <int K>
+constexpr bool kSlides = !kHasTiles || K == 3 || K == 5;  // the rest is always tiles
+template <int K>
 constexpr int kStep = K == 3 && kHasTiles ? 2 : 1;
 
 template <int K, int S, int R>
 void Slide(const DwConvRows& a) {
   if constexpr (kHasTiles) {
-    if (a.tiles) return Tiles<K, S, R>(a, 0);
+    if (a.tiles || !kSlides<K>) return Tiles<K, S, R>(a, 0);
   }
-  SlideAll<K, S, R, kStep<K>>(a);
+  if constexpr (kSlides<K>) SlideAll<K, S, R, kStep<K>>(a);
 }
 
 // Slides of one row, two rows ..
@@ -346,7 +348,7 @@ constexpr DwConvSlide MakeSlide(std::integer_sequence<int, R...>) {
 }
 template <int K, int S>
 constexpr DwConvSlide MakeSlide() {
-  return MakeSlide<K, S>(std::make_integer_sequence<int, kMaxRows<S>>());
+  return MakeSlide<K, S>(std::make_integer_sequence<int, kMaxRows<K, S>>());
 }
 
 void DwConvTapsOf(const DwConvTaps& a) {
@@ -407,9 +409,13 @@ void StoreBlock(const float* block, size_t pixels, size_t channels, float* y, pt
 
 const DwConvKernel& ChooseDwConv() {
   static_assert(hn::MaxLanes(D()) <= kMaxDwConvLanes, "callers' arrays are that long");
-  static const DwConvKernel kernel{
-      hn::Lanes(D()), kTails,     {MakeSlide<3, 1>(), MakeSlide<3, 2>(), MakeSlide<5, 1>(), MakeSlide<5, 2>()},
-      &DwConvTapsOf,  &LoadBlock, &StoreBlock};
+  static const DwConvKernel kernel{hn::Lanes(D()),
+                                   kTails,
+                                   {MakeSlide<3, 1>(), MakeSlide<3, 2>(), MakeSlide<5, 1>(), MakeSlide<5, 2>(),
+                                    MakeSlide<2, 1>(), MakeSlide<4, 1>(), MakeSlide<7, 1>()},
+                                   &DwConvTapsOf,
+                                   &LoadBlock,
+                                   &StoreBlock};
   return kernel;
 }
 

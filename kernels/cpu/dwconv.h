@@ -6,8 +6,8 @@
 // them, per vector of channels.
 //
 // A sum's terms are added in one order for all rows and columns of one kernel, so results do not depend on how an image
-// is cut. Padding is skipped but for that above and below a 5x5 slide, which is multiplied as zeros: a weight that is
-// infinite or NaN makes NaN there too.
+// is cut. Padding is skipped, but what lies above and below is multiplied as zeros by the larger slides: a weight that
+// is infinite or NaN may make NaN there too.
 #ifndef LAMINA_KERNELS_CPU_DWCONV_H_
 #define LAMINA_KERNELS_CPU_DWCONV_H_
 
@@ -75,7 +75,7 @@ struct DwConvSlide {
 struct DwConvKernel {
   size_t lanes;
   bool tails;  // slide takes channels < lanes
-  DwConvSlide slides[4];
+  DwConvSlide slides[7];
   void (*taps)(const DwConvTaps&);
   // block[p][l] = x[p * pixel + lane[l]], 0 where lane[l] >= channels; x may be the block itself. [pixels][lanes]
   void (*load_block)(const float* x, ptrdiff_t pixel, size_t pixels, size_t channels, const int32_t* lane,
