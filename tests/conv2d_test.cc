@@ -93,6 +93,23 @@ TEST(Conv2dParity, GroupsInOneVector) {
   }
 }
 
+// The last columns as dot products, in tiles inside the image and at its border.
+TEST(Conv2dParity, FewColumnsBeyondVectors) {
+  for (int oc : {1, 2, 3, 4, 5, 6, 8, 9, 10, 12, 17, 18, 19, 20, 21, 24, 33, 50, 65}) {
+    const std::string same3 = " kh=3 kw=3 pad_top=1 pad_left=1 pad_bottom=1 pad_right=1";
+    for (const int ic : {16, 20, 32}) {
+      const std::string channels = " ic=" + std::to_string(ic) + " oc=" + std::to_string(oc);
+      Check({"n=2 ih=5 iw=11" + channels, "ih=7 iw=7" + same3 + channels,
+             "ih=4 iw=23 residual=after" + same3 + channels, "ih=6 iw=9 stride_w=2 activation=tanh" + same3 + channels,
+             "ih=6 iw=9 stride_w=2 stride_h=2" + channels,
+             "ih=7 iw=13 dilation_w=2 residual=before weight_layout=oihw" + same3 + channels,
+             "ih=5 iw=9 layout=nchw" + same3 + channels,
+             "ih=5 iw=9 groups=2 kh=2 kw=3 ic=" + std::to_string(2 * ic) + " oc=" + std::to_string(2 * oc),
+             "ih=5 iw=9 x_stride=41 y_stride=77 activation=relu6" + channels});
+    }
+  }
+}
+
 // Padding on one side alone, which leaves no column before the interior or none behind it. A pixel computed twice would
 // add its residual twice.
 TEST(Conv2dParity, PaddingOnOneSide) {

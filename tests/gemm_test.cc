@@ -28,7 +28,7 @@ float Integer(size_t i, size_t seed) {
 }
 
 struct Problem {
-  size_t rows, vectors, columns;
+  size_t rows, vectors, columns;  // vectors 0: dot products
   size_t tiles = 1, taps = 1, kc = 1;
   Activation activation = {};
   Residual residual = Residual::kNone;
@@ -45,13 +45,17 @@ class Gemm : public testing::TestWithParam<const GemmKernel& (*)(Isa)> {
   // Calls f(isa, rows, vectors, columns) for every tile, with columns whole, one less and one more than a vector less.
   template <class F>
   void ForEachTile(const F& f) const;
+  // Calls f(isa, lanes, rows, columns) for the tiles of dot products.
+  template <class F>
+  void ForEachDots(const F& f) const;
 };
 INSTANTIATE_TEST_SUITE_P(Kernels, Gemm, testing::Values(&GetWideKernel, &GetOperandKernel),
                          [](const auto& info) { return info.index == 0 ? "Wide" : "Operand"; });
 
 void Gemm::Check(Isa isa, const Problem& p) const {
   const GemmKernel& kernel = GetParam()(isa);
-  const size_t width = p.vectors * kernel.lanes, m = p.rows * p.tiles, gap = 3, row = p.columns + gap;
+  const size_t width = p.vectors == 0 ? p.columns : p.vectors * kernel.lanes, m = p.rows * p.tiles, gap = 3,
+               row = p.columns + gap;
   const size_t a_row = p.taps * p.kc + 2;
   SCOPED_TRACE(testing::Message() << ToString(isa) << " rows " << p.rows << " vectors " << p.vectors << " columns "
                                   << p.columns << " tiles " << p.tiles << " taps " << p.taps << " kc " << p.kc
@@ -63,13 +67,20 @@ void Gemm::Check(Isa isa, const Problem& p) const {
   Guarded a_memory(a_count * sizeof(float), Guard::kEnd), c_memory(c_count * sizeof(float), Guard::kEnd);
   Guarded residual_memory(c_count * sizeof(float), Guard::kEnd);
   float *a = a_memory.as<float>(), *c = c_memory.as<float>(), *residual = residual_memory.as<float>();
-  AlignedBuffer b_memory(p.taps * p.kc * width * sizeof(float) + 64);
+  const size_t lanes = kernel.lanes, k = p.taps * p.kc, steps = p.vectors == 0 ? (k + lanes - 1) / lanes * lanes : k;
+  AlignedBuffer b_memory(steps * width * sizeof(float) + 64);
   float* b = b_memory.as<float>();
+  const auto b_at = [&](size_t s, size_t j) -> float& {  // step s of k, column j
+    return b[p.vectors == 0 ? (s / lanes * p.columns + j) * lanes + s % lanes : s * width + j];
+  };
   std::vector<float> bias(width, 0.0f);
   std::vector<ptrdiff_t> tap(p.taps);
   for (size_t q = 0; q < p.taps; ++q) tap[q] = static_cast<ptrdiff_t>((p.taps - 1 - q) * p.kc);
   for (size_t i = 0; i < a_count; ++i) a[i] = Integer(i, 1);
-  for (size_t i = 0; i < p.taps * p.kc * width; ++i) b[i] = i % width < p.columns ? Integer(i, 2) : 0.0f;
+  std::fill_n(b, steps * width, 0.0f);
+  for (size_t s = 0; s < k; ++s) {
+    for (size_t j = 0; j < p.columns; ++j) b_at(s, j) = Integer(s * width + j, 2);
+  }
   for (size_t j = 0; j < p.columns; ++j) bias[j] = Integer(j, 3);
   for (size_t i = 0; i < c_count; ++i) residual[i] = Integer(i, 4);
   if (p.residual_is_c) {
@@ -135,8 +146,8 @@ void Gemm::Check(Isa isa, const Problem& p) const {
       }
       double sum = bias[j];
       for (size_t q = 0; q < p.taps; ++q) {
-        for (size_t k = 0; k < p.kc && !on_padding(q, i % p.rows); ++k) {
-          sum += double{a[i * a_row + static_cast<size_t>(tap[q]) + k]} * b[(q * p.kc + k) * width + j];
+        for (size_t s = 0; s < p.kc && !on_padding(q, i % p.rows); ++s) {
+          sum += double{a[i * a_row + static_cast<size_t>(tap[q]) + s]} * b_at(q * p.kc + s, j);
         }
       }
       if (p.residual == Residual::kBeforeActivation) sum += residual[i * row + j];
@@ -166,6 +177,16 @@ void Gemm::ForEachTile(const F& f) const {
         if (kernel.lanes > 1) f(isa, rows, vectors, width - 1);
         if (kernel.lanes > 2) f(isa, rows, vectors, width - kernel.lanes + 1);
       }
+    }
+  }
+}
+
+template <class F>
+void Gemm::ForEachDots(const F& f) const {
+  for (Isa isa : SupportedIsas()) {
+    const GemmKernel& kernel = GetParam()(isa);
+    for (size_t rows = 1; rows <= kernel.rows; ++rows) {
+      for (size_t columns = 1; columns <= kernel.lanes / 2; ++columns) f(isa, kernel.lanes, rows, columns);
     }
   }
 }
@@ -239,6 +260,58 @@ TEST_P(Gemm, EdgesSkipPadding) {
   });
 }
 
+TEST_P(Gemm, DotProducts) {
+  ForEachDots([this](Isa isa, size_t lanes, size_t rows, size_t columns) {
+    for (size_t kc : {size_t{0}, size_t{1}, lanes - 1, lanes, lanes + 1, 3 * lanes + 2}) {
+      for (size_t tiles : {1, 3}) {
+        Check(isa, {.rows = rows, .vectors = 0, .columns = columns, .tiles = tiles, .kc = kc});
+      }
+    }
+    Check(isa, {.rows = rows, .vectors = 0, .columns = columns, .tiles = 2, .taps = 3, .kc = 2 * lanes});
+  });
+}
+
+TEST_P(Gemm, DotProductsWithEveryEpilogue) {
+  ForEachDots([this](Isa isa, size_t lanes, size_t rows, size_t columns) {
+    for (const Activation& activation : kActivations) {
+      for (Residual residual : kResiduals) {
+        for (bool in_place : {false, true}) {
+          Check(isa, {.rows = rows,
+                      .vectors = 0,
+                      .columns = columns,
+                      .tiles = 2,
+                      .kc = lanes + 1,
+                      .activation = activation,
+                      .residual = residual,
+                      .residual_is_c = in_place && residual != Residual::kNone});
+        }
+      }
+    }
+  });
+}
+
+TEST_P(Gemm, DotProductsAtEdgesSkipPadding) {
+  ForEachDots([this](Isa isa, size_t lanes, size_t rows, size_t columns) {
+    constexpr size_t kTaps = 4;
+    std::vector<bool> padding(kTaps * rows, false);  // tap 0 whole
+    for (size_t r = 0; r < rows; ++r) {
+      padding[1 * rows + r] = true;    // empty
+      padding[2 * rows + r] = r == 0;  // partial (empty when rows = 1)
+      padding[3 * rows + r] = r % 2 == 1;
+    }
+    for (Residual residual : kResiduals) {
+      Check(isa, {.rows = rows,
+                  .vectors = 0,
+                  .columns = columns,
+                  .taps = kTaps,
+                  .kc = lanes,
+                  .activation = {ActivationKind::kRelu6},
+                  .residual = residual,
+                  .padding = padding});
+    }
+  });
+}
+
 // A [m, k] and panels of B, not integers, with room for sums of m rows.
 struct Inexact {
   Inexact(const GemmKernel& kernel, size_t m, size_t k, size_t panels)
@@ -280,6 +353,55 @@ TEST_P(Gemm, HeightDoesNotChangeBits) {
     kernel.tiles[1][kernel.vectors](t);
     EXPECT_EQ(std::memcmp(once.data(), x.c.data(), once.size() * sizeof(float)), 0) << ToString(isa);
   }
+}
+
+// In tiles of any height, at an edge, and with taps that lie behind each other taken as one.
+TEST_P(Gemm, DotProductsHaveTheSameBitsEverywhere) {
+  ForEachDots([](Isa isa, size_t lanes, size_t rows, size_t columns) {
+    const GemmKernel& kernel = GetParam()(isa);
+    const size_t taps = 3, kc = 2 * lanes, k = taps * kc;
+    Inexact x(kernel, rows, k, 1);
+    const Epilogue epilogue;
+    std::vector<ptrdiff_t> tap = {0, static_cast<ptrdiff_t>(kc), static_cast<ptrdiff_t>(2 * kc)};
+    std::vector<const float*> pointers;
+    for (size_t q = 0; q < taps; ++q) {
+      for (size_t r = 0; r < rows; ++r) pointers.push_back(x.a.data() + r * k + q * kc);
+    }
+    const std::vector<uint8_t> mode(taps, kTapWhole);
+    const GemmOutput out{.c = x.c.data(),
+                         .row = static_cast<ptrdiff_t>(columns),
+                         .tile = static_cast<ptrdiff_t>(columns),
+                         .columns = columns,
+                         .bias = x.bias.data(),
+                         .epilogue = &epilogue};
+    GemmTiles t{.tiles = rows,
+                .a = x.a.data(),
+                .a_row = static_cast<ptrdiff_t>(k),
+                .a_tile = static_cast<ptrdiff_t>(k),
+                .tap = tap.data(),
+                .taps = taps,
+                .kc = kc,
+                .b = x.b,
+                .out = out};
+    kernel.tiles[1][0](t);
+    const std::vector<float> want = x.c;
+    const auto expect_same = [&](const char* what) {
+      EXPECT_EQ(std::memcmp(want.data(), x.c.data(), rows * columns * sizeof(float)), 0)
+          << ToString(isa) << ' ' << what << ' ' << rows << 'x' << columns;
+      std::fill(x.c.begin(), x.c.end(), NAN);
+    };
+    kernel.edge[rows][0](
+        {.rows = pointers.data(), .tap_mode = mode.data(), .taps = taps, .kc = kc, .b = x.b, .out = out});
+    expect_same("edge");
+    t.tiles = 1;
+    t.a_tile = static_cast<ptrdiff_t>(rows * k);
+    kernel.tiles[rows][0](t);
+    expect_same("height");
+    t.taps = 1;
+    t.kc = k;
+    kernel.tiles[rows][0](t);
+    expect_same("taps as one");
+  });
 }
 
 TEST_P(Gemm, APrefetchChangesNoBits) {

@@ -90,6 +90,17 @@ TEST(MatMul, ShapesAroundTheTiles) {
   }
 }
 
+// Each number of columns beyond whole vectors; k around where they become dot products.
+TEST(MatMul, EveryNumberOfColumns) {
+  for (Isa isa : SupportedIsas()) {
+    for (const int64_t m : {1, 2, 7, 29}) {
+      for (int64_t n = 1; n <= 50; ++n) {
+        for (const int64_t k : {31, 32, 33, 64, 70}) Check(isa, 1, {m, n, k}, {}, Residual::kNone, false, n % 2 == 0);
+      }
+    }
+  }
+}
+
 TEST(MatMul, BlocksOfRowsAndOfK) {
   for (Isa isa : SupportedIsas()) {
     for (const size_t threads : {1, 3}) {
@@ -101,11 +112,14 @@ TEST(MatMul, BlocksOfRowsAndOfK) {
     }
     Check(isa, 1, {260, 20, 1537}, {}, Residual::kNone, false, false);
     Check(isa, 2, {700, 17, 33}, {}, Residual::kNone, false, false);
+    for (const bool in_place : {false, true}) {
+      Check(isa, 3, {29, 34, 3100}, {ActivationKind::kRelu}, Residual::kBeforeActivation, in_place, false);
+    }
   }
 }
 
 TEST(MatMul, BitsDoNotDependOnThreadsOrTiles) {
-  constexpr int64_t kM = 37, kN = 200, kK = 1700;
+  constexpr int64_t kM = 37, kN = 201, kK = 1700;
   std::vector<float> a(kM * kK), w(kN * kK), c(kM * kN), first;
   for (size_t i = 0; i < a.size(); ++i) a[i] = std::sin(static_cast<float>(i));
   for (size_t i = 0; i < w.size(); ++i) w[i] = std::cos(static_cast<float>(i));

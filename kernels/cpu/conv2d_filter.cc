@@ -17,10 +17,14 @@ Status NoMemory(const Conv2dDesc& d) {
 
 FilterShape::FilterShape(const Conv2dDesc& d, Isa isa) : kernel(&GetGemmKernel(isa)) {
   const int64_t lanes = static_cast<int64_t>(kernel->lanes), ic_group = d.ic / d.groups, oc_group = d.oc / d.groups;
+  const auto cut_for = [&](const GemmKernel& by, int64_t columns) {
+    return PanelCut(by, static_cast<size_t>(columns), static_cast<size_t>(d.kh * d.kw * ic_group),
+                    static_cast<size_t>(d.kh * d.kw));
+  };
   const GemmKernel& tall = GetTallKernel(isa);
   if (d.kh * d.kw == 1) {
     kernel = &MatMulKernel(isa, d.n * d.oh() * d.ow());
-  } else if (oc_group <= static_cast<int64_t>(tall.vectors) * lanes) {
+  } else if (cut_for(tall, oc_group).vector_panels() <= 1) {
     kernel = &tall;
   }
   // A unit's inputs must fit a vector as its outputs do.
@@ -32,7 +36,8 @@ FilterShape::FilterShape(const Conv2dDesc& d, Isa isa) : kernel(&GetGemmKernel(i
   units = DivUp(d.groups, unit_groups);
   ic = unit_groups * ic_group;
   oc = unit_groups * oc_group;
-  panels = DivUp(oc, static_cast<int64_t>(kernel->vectors) * lanes);
+  cut = cut_for(*kernel, oc);
+  panels = static_cast<int64_t>(cut.panels());
 }
 
 Result<std::shared_ptr<const PackedFilter>> PackedFilter::Pack(const Conv2dDesc& d, const Conv2dWeights& weights,
@@ -48,11 +53,11 @@ Result<std::shared_ptr<const PackedFilter>> PackedFilter::Pack(const Conv2dDesc&
 
 Status PackedFilter::PackGroups(const Conv2dDesc& d, const float* w, const float* bias, Isa isa) {
   const int64_t oc_group = d.oc / d.groups, ic_group = d.ic / d.groups, k = d.kh * d.kw * ic_group;
-  const int64_t taps = d.weight_layout == WeightLayout::kOihw ? d.kh * d.kw : 1;
   matrices_.reserve(static_cast<size_t>(d.groups));
   for (int64_t g = 0; g < d.groups; ++g) {
     auto packed = PackedMatrix::Pack(isa, *shape_.kernel, k, oc_group, w + g * oc_group * k, k, 1,
-                                     bias == nullptr ? nullptr : bias + g * oc_group, taps);
+                                     bias == nullptr ? nullptr : bias + g * oc_group, d.kh * d.kw,
+                                     d.weight_layout == WeightLayout::kOihw);
     if (!packed.ok()) return NoMemory(d);
     matrices_.push_back(std::move(*packed));
   }
@@ -110,18 +115,19 @@ FilterPanel PackedFilter::Panel(int64_t unit, int64_t panel) const {
     return {0,
             static_cast<size_t>(last ? oc_ - unit * shape_.oc : shape_.oc),
             1,
+            lanes,
             gathered_.as<float>() + static_cast<size_t>(unit) * size,
             gathered_bias_.as<float>() + static_cast<size_t>(unit) * lanes,
             last ? &last_ : &whole_};
   }
   const PackedMatrix& matrix = matrices_[static_cast<size_t>(unit)];
-  const size_t width = shape_.kernel->vectors * lanes, first = static_cast<size_t>(panel) * width;
-  const size_t columns = std::min(width, static_cast<size_t>(matrix.n()) - first);
-  return {first,
-          columns,
-          (columns + lanes - 1) / lanes,
-          matrix.panels() + first * static_cast<size_t>(matrix.k()),
-          matrix.bias() + first,
+  const GemmPanel cut = shape_.cut[static_cast<size_t>(panel)];
+  return {cut.first,
+          cut.columns,
+          cut.vectors,
+          cut.width,
+          matrix.panels() + cut.first * static_cast<size_t>(matrix.k()),
+          matrix.bias() + cut.first,
           nullptr};
 }
 

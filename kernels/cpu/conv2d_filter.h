@@ -24,15 +24,16 @@ struct FilterShape {
   int64_t unit_groups = 1;  // groups of a unit
   int64_t units;            // the last one may have fewer groups
   int64_t ic, oc;           // channels from one unit to the next
-  int64_t panels;           // of a unit
+  PanelCut cut;             // of a unit's output channels
+  int64_t panels;
 };
 
 // One panel of packed weights.
 struct FilterPanel {
-  size_t first = 0, columns = 0;  // output channels within the unit
-  size_t vectors = 0;
-  const float* b = nullptr;            // [k][vectors * lanes]
-  const float* bias = nullptr;         // [vectors * lanes]
+  size_t first = 0, columns = 0;       // output channels within the unit
+  size_t vectors = 0, width = 0;       // as in GemmPanel
+  const float* b = nullptr;            // [k][width]
+  const float* bias = nullptr;         // [columns], padded to whole vectors
   const LaneGather* gather = nullptr;  // units of several groups only
 };
 

@@ -76,7 +76,8 @@ ConvTiles::ConvTiles(const Conv2dDesc& d, int64_t x_pixel, const FilterShape& fi
 void ConvTiles::ChooseTiling() {
   const int64_t most = static_cast<int64_t>(kernel_->rows), interior = interior_last_ - interior_first_;
   const double edge = 0.03 + 1.9 / static_cast<double>(ic_group_);
-  const TileTimes times(*kernel_, desc_.kh * desc_.kw * ic_group_, filter_.oc);
+  const TileTimes times(*kernel_, desc_.kh * desc_.kw * ic_group_,
+                        static_cast<int64_t>(std::max<size_t>(1, filter_.cut.vector_columns())));
   const auto cost = [&](int64_t pixels, int64_t edge_pixels) {
     return times.Of(Cut(pixels, most)) + edge * static_cast<double>(edge_pixels);
   };
@@ -105,9 +106,8 @@ void ConvTiles::ChooseTiling() {
 
 double ConvTiles::PredictNs(const Machine& machine, Isa isa, int threads) const {
   const Conv2dDesc& d = desc_;
-  const int64_t lanes = static_cast<int64_t>(kernel_->lanes);
   const double pixels = static_cast<double>(d.n) * cost_;
-  const double columns = static_cast<double>(filter_.units * DivUp(filter_.oc, lanes) * lanes);
+  const double columns = static_cast<double>(filter_.units) * filter_.cut.work();
   constexpr double kTapSteps = 1.0;  // what leaving the loop over a tap costs, in steps of it
   const double steps = static_cast<double>(d.kh) * static_cast<double>(d.kw * ic_group_) *
                        (1 + kTapSteps / static_cast<double>(tap_floats_));
@@ -223,7 +223,7 @@ void ConvTiles::RunInterior(const ConvRows& rows, int64_t oh, int64_t ow, size_t
   t.tap = taps_.data();
   t.taps = static_cast<size_t>(valid) * taps_per_row_;
   t.kc = tap_floats_;
-  t.b = rows.panel.b + static_cast<size_t>(taps.first * d.kw * ic_group_) * rows.panel.vectors * kernel_->lanes;
+  t.b = rows.panel.b + static_cast<size_t>(taps.first * d.kw * ic_group_) * rows.panel.width;
   t.out = out;
   t.gather = rows.panel.gather;
   kernel_->tiles[height][rows.panel.vectors](t);
@@ -254,7 +254,7 @@ void ConvTiles::RunEdge(const ConvRows& rows, int64_t oh, int64_t ow, size_t hei
   e.tap_mode = mode;
   e.taps = count;
   e.kc = static_cast<size_t>(ic_group_);
-  e.b = rows.panel.b + static_cast<size_t>(taps.first) * kw * e.kc * rows.panel.vectors * kernel_->lanes;
+  e.b = rows.panel.b + static_cast<size_t>(taps.first) * kw * e.kc * rows.panel.width;
   e.out = out;
   e.gather = rows.panel.gather;
   kernel_->edge[height][rows.panel.vectors](e);

@@ -3,6 +3,7 @@
 //
 // A is read where it lies; B is packed in panels [k][columns of the tile], 64-byte aligned. Every sum runs over k in
 // the same order whatever the tile's height, so results do not depend on how rows are split among tiles or threads.
+// The few columns that would leave a vector mostly empty are dot products instead, lanes along k: panels of no vectors.
 #ifndef LAMINA_KERNELS_CPU_GEMM_H_
 #define LAMINA_KERNELS_CPU_GEMM_H_
 
@@ -11,6 +12,7 @@
 #include <limits>
 
 #include "kernels/cpu/activation.h"
+#include "kernels/cpu/round.h"
 #include "lamina/context.h"
 #include "lamina/machine.h"
 #include "lamina/types.h"
@@ -39,8 +41,8 @@ Epilogue MakeEpilogue(Isa isa, const Activation& activation, Residual residual);
 struct GemmOutput {
   float* c = nullptr;  // row r of tile t at c + t * tile + r * row
   ptrdiff_t row = 0, tile = 0;
-  size_t columns = 0;           // stored, <= vectors * lanes
-  const float* bias = nullptr;  // [vectors * lanes], padded; unread when `accumulate`
+  size_t columns = 0;           // stored, <= vectors * lanes; of dot products any number
+  const float* bias = nullptr;  // [columns], padded to whole vectors; unread when `accumulate`
   const float* residual = nullptr;
   ptrdiff_t residual_row = 0, residual_tile = 0;
   const Epilogue* epilogue = nullptr;  // null: the sums are partial, stored as they are
@@ -98,7 +100,9 @@ struct GemmKernel {
   size_t rows;     // greatest tile height, <= kMaxTileRows
   size_t vectors;  // widest tile, <= kMaxTileVectors; panels are vectors * lanes columns, the last one as few vectors
                    // as do
-  // [height][vectors], height 1..rows, vectors 1..vectors
+  // [height][vectors], height 1..rows, vectors 1..vectors, and 0 for dot products: those have an epilogue, accumulate
+  // nothing, and their tiles' rows are all evenly spaced (a_tile = height * a_row, likewise in `out`). Gather kernels
+  // have none.
   void (*tiles[kMaxTileRows + 1][kMaxTileVectors + 1])(const GemmTiles&);
   void (*edge[kMaxTileRows + 1][kMaxTileVectors + 1])(const GemmEdge&);
   void (*row)(const GemmRow&);
@@ -111,11 +115,33 @@ const GemmKernel& GetWideKernel(Isa isa);
 // On AVX-512 for CPUs with one FMA of 512 bits a cycle (Zen 4); elsewhere the wide one.
 const GemmKernel& GetOperandKernel(Isa isa);
 
-// Packed B of n columns and k rows: panel p (columns from p * vectors * lanes) starts at p * vectors * lanes * k and is
-// [k][width], width = vectors * lanes, in the last panel the columns left rounded up to whole vectors, zeros beyond n.
-inline size_t PackedColumns(const GemmKernel& kernel, size_t n) {
-  return (n + kernel.lanes - 1) / kernel.lanes * kernel.lanes;
-}
+// n columns in whole vectors.
+inline size_t PackedColumns(const GemmKernel& kernel, size_t n) { return RoundUp(n, kernel.lanes); }
+
+// A panel of packed B: `width` floats for each step of k, [k][vectors * lanes] with zeros beyond `columns`; of dot
+// products (no vectors) [k / lanes rounded up][columns][lanes] with zeros beyond k.
+struct GemmPanel {
+  size_t first, columns, vectors, width;
+};
+
+// How n columns are cut into panels: of vectors * lanes, the last one of as few vectors as do, and then, where it is
+// faster, one of dot products. They lie behind each other, each at first * k.
+class PanelCut {
+ public:
+  PanelCut() = default;
+  // A row of A is `taps` runs of k / taps floats.
+  PanelCut(const GemmKernel& kernel, size_t n, size_t k, size_t taps);
+  GemmPanel operator[](size_t panel) const;
+  size_t panels() const { return vector_panels() + (dots_ > 0 ? 1 : 0); }
+  size_t vector_panels() const { return DivUp(n_ - dots_, whole_); }
+  size_t vector_columns() const { return RoundUp(n_ - dots_, lanes_); }
+  size_t floats() const { return vector_columns() * k_ + dots_ * RoundUp(k_, lanes_); }
+  // Columns of vectors that would take as long.
+  double work() const;
+
+ private:
+  size_t lanes_ = 1, whole_ = 1, n_ = 0, k_ = 0, dots_ = 0;
+};
 
 }  // namespace lamina::cpu
 

@@ -177,6 +177,7 @@ template <size_t... kV>
 constexpr GemmKernel MakeTall(std::index_sequence<kV...>) {
   GemmKernel kernel = {hn::MaxLanes(D()), kTallRows, kTallVectors, {}, {}, nullptr, 2};
   (AddTall<kV + 1>(kernel, std::make_index_sequence<kTallRows>()), ...);
+  AddDots(kernel, std::make_index_sequence<kTallRows>());
   return kernel;
 }
 template <size_t... kI>

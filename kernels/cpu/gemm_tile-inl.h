@@ -7,6 +7,8 @@
 #define LAMINA_KERNELS_CPU_GEMM_TILE_INL_H_
 #endif
 
+#include <utility>
+
 #include "hwy/highway.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/simd-inl.h"
@@ -14,6 +16,12 @@
 HWY_BEFORE_NAMESPACE();
 namespace lamina::cpu {
 namespace HWY_NAMESPACE {
+
+// The entries for no vectors, columns that are dot products (gemm_dots.cc): tiles whose rows are all evenly spaced, in
+// A and in C, and an edge.
+void DotTiles(const GemmTiles& t, size_t height);
+void DotEdge(const GemmEdge& e, size_t height);
+
 namespace {
 
 // Partial sums of a tile whose last vector is not whole, into `sums` [rows][width].
@@ -28,8 +36,8 @@ namespace {
 
 // The general end of a tile, for what the registers' own end in Finish leaves: sums [rows][width] -> residual,
 // activation, residual -> c. The residual may be c itself, so c is written last.
-HWY_NOINLINE void FinishStored(const GemmOutput& out, size_t tile, size_t rows, size_t width,
-                               float* HWY_RESTRICT sums) {
+[[maybe_unused]] HWY_NOINLINE void FinishStored(const GemmOutput& out, size_t tile, size_t rows, size_t width,
+                                                float* HWY_RESTRICT sums) {
   const D d;
   const size_t N = hn::Lanes(d);
   static constexpr Epilogue kPartial;
@@ -116,6 +124,14 @@ HWY_INLINE void Finish(const GemmOutput& out, size_t tile, V (&acc)[kR][kV]) {
   } else {
     store([](V y) LAMINA_INLINE { return y; });
   }
+}
+
+template <size_t... kI>
+constexpr void AddDots([[maybe_unused]] GemmKernel& kernel, std::index_sequence<kI...>) {
+#if HWY_TARGET != HWY_SCALAR
+  ((kernel.tiles[kI + 1][0] = [](const GemmTiles& t) { DotTiles(t, kI + 1); }), ...);
+  ((kernel.edge[kI + 1][0] = [](const GemmEdge& e) { DotEdge(e, kI + 1); }), ...);
+#endif
 }
 
 }  // namespace

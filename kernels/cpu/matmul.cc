@@ -70,12 +70,12 @@ class Product {
         epilogue_(MakeEpilogue(w.isa(), args.activation, args.residual_kind)),
         n_(static_cast<size_t>(w.n())),
         k_(static_cast<size_t>(w.k())),
-        panel_columns_(kernel_.vectors * kernel_.lanes),
-        panels_(DivUp(n_, panel_columns_)),
+        vector_panels_(w.cut().vector_panels()),
+        shared_panels_(std::max<size_t>(1, vector_panels_)),
         tiles_(static_cast<size_t>(args.m), kernel_.rows) {
     // Partial sums in C would overwrite a residual that lies there; a single row gains nothing from blocks.
     const bool one_pass = args.m == 1 || (args.residual_kind != Residual::kNone && args.residual == args.c);
-    blocking_ = Block(static_cast<size_t>(args.m), k_, panels_, tiles_, one_pass, threads);
+    blocking_ = Block(static_cast<size_t>(args.m), k_, shared_panels_, tiles_, one_pass, threads);
   }
 
   size_t tasks() const { return blocking_.row_blocks * blocking_.panel_groups; }
@@ -83,28 +83,29 @@ class Product {
   // Tasks of one group of panels follow each other, so that threads share its part of W.
   void RunTask(size_t task) const {
     const Range rows = Part(task % blocking_.row_blocks, blocking_.row_blocks, tiles_.count);
-    Range group = Part(task / blocking_.row_blocks, blocking_.panel_groups, panels_);
-    if (args_.m == 1) group.first += RunWholePanels(group);
+    const Range shared = Part(task / blocking_.row_blocks, blocking_.panel_groups, shared_panels_);
+    Range group = {shared.first, std::min(shared.last, vector_panels_)};
+    if (args_.m == 1 && group.first < group.last) group.first += RunWholePanels(group);
     for (size_t k0 = 0; k0 < k_; k0 += blocking_.kc) {
-      for (size_t p = group.first; p < group.last; ++p) RunPanel(rows, group, k0, p);
+      for (size_t p = group.first; p < group.last; ++p) RunPanel(rows, group, SliceOf(k0, p));
     }
+    // The last group has the dot products too, in one pass over k: partial sums would change their bits.
+    if (shared.last < shared_panels_) return;
+    for (size_t p = vector_panels_; p < w_.cut().panels(); ++p) RunPanel(rows, {p, p + 1}, SliceOf(0, p));
   }
 
  private:
-  // [kc][columns] of one panel.
+  // Steps of k from k0 on of one panel.
   struct Slice {
+    GemmPanel panel;
+    size_t index, k0, kc;
     const float* data;
-    size_t kc, columns, vectors, width;
-    size_t floats() const { return kc * width; }
+    size_t floats() const { return kc * panel.width; }
   };
-  Slice SliceOf(size_t k0, size_t panel) const {
-    Slice s;
-    s.kc = std::min(blocking_.kc, k_ - k0);
-    s.columns = std::min(panel_columns_, n_ - panel * panel_columns_);
-    s.vectors = DivUp(s.columns, kernel_.lanes);
-    s.width = s.vectors * kernel_.lanes;
-    s.data = w_.panels() + panel * panel_columns_ * k_ + k0 * s.width;
-    return s;
+  Slice SliceOf(size_t k0, size_t index) const {
+    const GemmPanel panel = w_.cut()[index];
+    const size_t kc = panel.vectors == 0 ? k_ : std::min(blocking_.kc, k_ - k0);
+    return {panel, index, k0, kc, w_.panels() + panel.first * k_ + k0 * panel.width};
   }
 
   // Where the sums of rows from `row` on and columns from `column` on go.
@@ -124,22 +125,22 @@ class Product {
 
   // The single row's sums of the group's whole panels; returns how many those are.
   size_t RunWholePanels(const Range& group) const {
+    const size_t columns = kernel_.vectors * kernel_.lanes;
     GemmRow row;
-    row.panels = std::min(group.last, n_ / panel_columns_) - group.first;
+    row.panels = std::min(group.last, n_ / columns) - group.first;
     row.a = args_.a;
     row.kc = k_;
-    row.b = w_.panels() + group.first * panel_columns_ * k_;
-    row.b_panel = panel_columns_ * k_;
-    row.out = OutputAt(0, group.first * panel_columns_);
-    row.out.tile = row.out.residual_tile = static_cast<ptrdiff_t>(panel_columns_);
-    row.out.columns = panel_columns_;
+    row.b = w_.panels() + group.first * columns * k_;
+    row.b_panel = columns * k_;
+    row.out = OutputAt(0, group.first * columns);
+    row.out.tile = row.out.residual_tile = static_cast<ptrdiff_t>(columns);
+    row.out.columns = columns;
     kernel_.row(row);
     return row.panels;
   }
 
   // All row tiles of one slice of a panel.
-  void RunPanel(const Range& rows, const Range& group, size_t k0, size_t panel) const {
-    const Slice slice = SliceOf(k0, panel);
+  void RunPanel(const Range& rows, const Range& group, const Slice& slice) const {
     const ptrdiff_t tap = 0;
     // Up to two runs of tiles: those of the greater height, those of one row less.
     const size_t border = std::clamp(tiles_.tall, rows.first, rows.last);
@@ -151,38 +152,38 @@ class Product {
       const size_t height = is_tall ? tiles_.height : tiles_.height - 1, row = tiles_.row(run.first);
       GemmTiles t;
       t.tiles = run.last - run.first;
-      t.a = args_.a + static_cast<int64_t>(row) * args_.a_stride + k0;
+      t.a = args_.a + static_cast<int64_t>(row) * args_.a_stride + slice.k0;
       t.a_row = args_.a_stride;
       t.a_tile = static_cast<int64_t>(height) * args_.a_stride;
       t.tap = &tap;
       t.kc = slice.kc;
       t.b = slice.data;
-      t.out = OutputAt(row, panel * panel_columns_);
+      t.out = OutputAt(row, slice.panel.first);
       t.out.tile = static_cast<int64_t>(height) * t.out.row;
       t.out.residual_tile = static_cast<int64_t>(height) * t.out.residual_row;
-      t.out.columns = slice.columns;
-      t.out.accumulate = k0 > 0;
-      if (k0 + slice.kc < k_) t.out.epilogue = nullptr;
-      if (is_tall == more_tall) LookAhead(group, k0, panel, height, t);
-      kernel_.tiles[height][slice.vectors](t);
+      t.out.columns = slice.panel.columns;
+      t.out.accumulate = slice.k0 > 0;
+      if (slice.k0 + slice.kc < k_) t.out.epilogue = nullptr;
+      if (is_tall == more_tall) LookAhead(group, slice, height, t);
+      kernel_.tiles[height][slice.panel.vectors](t);
     }
   }
 
   // What the run of tiles should prefetch: the next slice of W where W does not stay in L2 (BERT's layers: 76 -> 92 %
   // of the FMA peak, W in L3), else in the first pass over A its own rows two tiles further (pw3: 87 -> 92 %).
-  void LookAhead(const Range& group, size_t k0, size_t panel, size_t height, GemmTiles& t) const {
+  void LookAhead(const Range& group, const Slice& slice, size_t height, GemmTiles& t) const {
     const size_t weight_bytes = n_ * k_ * sizeof(float);
     if (weight_bytes > kResidentWeights) {
       // A few tiles can only fetch it at the rate at which they read, which pays when it comes from memory (m = 4,
       // 64 MiB: 5.4 -> 4.0 ms), but out of L3 the hardware does as well, and out of L2 the prefetches are in the way.
       if (t.tiles < kFewTiles && weight_bytes < kWeightsInMemory) return;
-      const bool last_panel = panel + 1 == group.last;
-      if (last_panel && k0 + blocking_.kc >= k_) return;
-      const Slice next = last_panel ? SliceOf(k0 + blocking_.kc, group.first) : SliceOf(k0, panel + 1);
+      const bool last_panel = slice.index + 1 == group.last;
+      if (last_panel && slice.k0 + slice.kc >= k_) return;
+      const Slice next = last_panel ? SliceOf(slice.k0 + slice.kc, group.first) : SliceOf(slice.k0, slice.index + 1);
       t.ahead = next.data;
       t.ahead_end = next.data + next.floats();
-      t.ahead_step = DivUp(next.width, std::min(t.tiles, kAheadTiles));
-    } else if (panel == group.first && t.a_tile == static_cast<ptrdiff_t>(height * t.kc)) {
+      t.ahead_step = DivUp(next.panel.width, std::min(t.tiles, kAheadTiles));
+    } else if (slice.index == group.first && t.a_tile == static_cast<ptrdiff_t>(height * t.kc)) {
       t.ahead = t.a + 2 * t.a_tile;
       t.ahead_end = t.a + static_cast<ptrdiff_t>(t.tiles) * t.a_tile;
       t.ahead_step = height;
@@ -193,7 +194,7 @@ class Product {
   const PackedMatrix& w_;
   const MatMulArgs& args_;
   const Epilogue epilogue_;
-  const size_t n_, k_, panel_columns_, panels_;
+  const size_t n_, k_, vector_panels_, shared_panels_;
   const RowTiles tiles_;
   Blocking blocking_;
 };
@@ -209,30 +210,50 @@ void PackPanel(const TransposeKernel& move, size_t k, size_t real, size_t width,
   for (size_t i = 0; i < k && real < width; ++i) std::fill(panel + i * width + real, panel + (i + 1) * width, 0.0f);
 }
 
+// The panel of dot products: [k / lanes rounded up][columns][lanes], zeros beyond k.
+void PackDots(size_t lanes, size_t k, size_t columns, const float* w, int64_t o_stride, int64_t i_stride, size_t taps,
+              float* panel) {
+  const size_t ic = k / taps;
+  for (size_t p = 0; p < RoundUp(k, lanes); ++p) {
+    const size_t from = (p % ic * taps + p / ic) * static_cast<size_t>(i_stride);
+    float* to = panel + p / lanes * lanes * columns + p % lanes;
+    for (size_t j = 0; j < columns; ++j) to[j * lanes] = p < k ? w[static_cast<int64_t>(j) * o_stride + from] : 0.0f;
+  }
+}
+
 }  // namespace
 
 const GemmKernel& MatMulKernel(Isa isa, int64_t m) { return m > 1 ? GetGemmKernel(isa) : GetWideKernel(isa); }
 
 Result<PackedMatrix> PackedMatrix::Pack(Isa isa, const GemmKernel& kernel, int64_t k, int64_t n, const float* w,
-                                        int64_t o_stride, int64_t i_stride, const float* bias, int64_t taps) {
-  const auto columns = static_cast<int64_t>(PackedColumns(kernel, static_cast<size_t>(n)));
+                                        int64_t o_stride, int64_t i_stride, const float* bias, int64_t taps,
+                                        bool taps_last) {
+  const size_t floats_of_k = static_cast<size_t>(k), columns = PackedColumns(kernel, static_cast<size_t>(n));
   PackedMatrix packed;
   packed.isa_ = isa;
   packed.kernel_ = &kernel;
   packed.k_ = k;
   packed.n_ = n;
-  packed.panels_ = AlignedBuffer(static_cast<size_t>(columns * k) * sizeof(float));
-  packed.bias_ = AlignedBuffer(static_cast<size_t>(columns) * sizeof(float));
+  packed.cut_ = PanelCut(kernel, static_cast<size_t>(n), floats_of_k, static_cast<size_t>(taps));
+  packed.panels_ = AlignedBuffer(packed.cut_.floats() * sizeof(float));
+  packed.bias_ = AlignedBuffer(columns * sizeof(float));
   if (packed.panels_.data() == nullptr || packed.bias_.data() == nullptr) {
-    return Status{StatusCode::kOutOfMemory,
-                  "no memory for " + std::to_string(columns * (k + 1) * int64_t{4}) + " bytes of packed weights"};
+    return Status{StatusCode::kOutOfMemory, "no memory for " +
+                                                std::to_string((packed.cut_.floats() + columns) * sizeof(float)) +
+                                                " bytes of packed weights"};
   }
-  for (int64_t o = 0; o < columns; ++o) packed.bias_.as<float>()[o] = bias != nullptr && o < n ? bias[o] : 0.0f;
-  const auto panel_columns = static_cast<int64_t>(kernel.vectors * kernel.lanes);
-  for (int64_t o = 0; o < columns; o += panel_columns) {
-    PackPanel(GetTransposeKernel(isa), static_cast<size_t>(k), static_cast<size_t>(std::min(panel_columns, n - o)),
-              static_cast<size_t>(std::min(panel_columns, columns - o)), w + o * o_stride, o_stride, i_stride,
-              static_cast<size_t>(taps), packed.panels_.as<float>() + o * k);
+  std::fill_n(packed.bias_.as<float>(), columns, 0.0f);
+  if (bias != nullptr) std::copy_n(bias, n, packed.bias_.as<float>());
+  const size_t inner = taps_last ? static_cast<size_t>(taps) : 1;
+  for (size_t p = 0; p < packed.cut_.panels(); ++p) {
+    const GemmPanel panel = packed.cut_[p];
+    const float* from = w + static_cast<int64_t>(panel.first) * o_stride;
+    float* to = packed.panels_.as<float>() + panel.first * floats_of_k;
+    if (panel.vectors == 0) {
+      PackDots(kernel.lanes, floats_of_k, panel.columns, from, o_stride, i_stride, inner, to);
+    } else {
+      PackPanel(GetTransposeKernel(isa), floats_of_k, panel.columns, panel.width, from, o_stride, i_stride, inner, to);
+    }
   }
   return packed;
 }
@@ -246,13 +267,13 @@ void MatMul(ThreadPool& pool, const PackedMatrix& w, const MatMulArgs& args) {
 double PredictMatMul(const Machine& machine, Isa isa, int threads, int64_t m, int64_t n, int64_t k) {
   const GemmKernel& kernel = MatMulKernel(isa, m);
   if (m == 0) return 0;
-  const auto columns = static_cast<double>(PackedColumns(kernel, static_cast<size_t>(n)));
-  const double flops = 2.0 * static_cast<double>(m) * columns * static_cast<double>(k);
+  const PanelCut cut(kernel, static_cast<size_t>(n), static_cast<size_t>(k), 1);
+  const double flops = 2.0 * static_cast<double>(m) * cut.work() * static_cast<double>(k);
   // A tile's start and end cost about as much as 4 steps of k, less where they overlap with the next tile's; 97 % of
   // the peak is what the inner loop reaches.
   const double ends = kernel.fmas_per_cycle == 1 ? 1.5 : 4;
   const double compute = flops / machine.Gflops(isa, threads) * (1 + ends / static_cast<double>(k)) / 0.97;
-  const int64_t bytes = 4 * (static_cast<int64_t>(columns) * k + m * (k + n));
+  const int64_t bytes = 4 * (static_cast<int64_t>(cut.floats()) + m * (k + n));
   return std::max(compute, static_cast<double>(bytes) / machine.Gbps(bytes, threads));
 }
 

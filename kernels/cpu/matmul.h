@@ -22,24 +22,27 @@ const GemmKernel& MatMulKernel(Isa isa, int64_t m);
 // Weights in panels of a kernel's column count, immutable; bias included (zeros when there is none).
 class PackedMatrix {
  public:
-  // w: element (o, i) of n = oc columns and k = ic at w[o * o_stride + i * i_stride], so both MatrixLayouts and slices
-  // of wider matrices serve; one of the strides is 1. taps > 1 (i_stride is 1 then): rows of w are [ic, taps] and are
-  // packed as [taps, ic], k = taps * ic. bias [n] or null. Fails only for want of memory.
-  // For the panels of `kernel`, one of the ISA's.
+  // w: element (o, i) of n = oc columns and k = ic rows at w[o * o_stride + i * i_stride], so both MatrixLayouts and
+  // slices of wider matrices serve; one of the strides is 1. bias [n] or null. Fails only for want of memory.
+  // For the panels of `kernel`, one of the ISA's. taps > 1 (i_stride is 1 then): rows of A lie in as many pieces, k =
+  // taps * ic; rows of w are [taps, ic], or [ic, taps] when `taps_last`, packed as [taps, ic].
   static Result<PackedMatrix> Pack(Isa isa, const GemmKernel& kernel, int64_t k, int64_t n, const float* w,
-                                   int64_t o_stride, int64_t i_stride, const float* bias, int64_t taps = 1);
+                                   int64_t o_stride, int64_t i_stride, const float* bias, int64_t taps = 1,
+                                   bool taps_last = false);
   Isa isa() const { return isa_; }
   const GemmKernel& kernel() const { return *kernel_; }
   int64_t k() const { return k_; }
   int64_t n() const { return n_; }
+  const PanelCut& cut() const { return cut_; }
   const float* panels() const { return panels_.as<float>(); }
-  const float* bias() const { return bias_.as<float>(); }  // [n rounded up to the panels' columns]
+  const float* bias() const { return bias_.as<float>(); }  // [n rounded up to whole vectors]
   size_t bytes() const { return panels_.bytes() + bias_.bytes(); }
 
  private:
   Isa isa_ = Isa::kBest;
   const GemmKernel* kernel_ = nullptr;
   int64_t k_ = 0, n_ = 0;
+  PanelCut cut_;
   AlignedBuffer panels_, bias_;
 };
 
