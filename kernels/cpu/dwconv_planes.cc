@@ -101,17 +101,6 @@ struct Windows {
   Window<DD> in[kLoads], out;
 };
 
-// A load that is used more than once: GCC would turn it into as many memory operands.
-template <class VV>
-HWY_INLINE VV Kept(VV v) {
-#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
-  __asm__("" : "+v"(v.raw));
-#elif HWY_TARGET <= HWY_AVX2 && HWY_ARCH_X86
-  __asm__("" : "+x"(v.raw));
-#endif
-  return v;
-}
-
 // Some rows of outputs. rows: those of x that they read. Each is loaded when it is needed (volatile): GCC would keep
 // all of them, in vector registers where others are too few.
 struct Group {
@@ -173,7 +162,7 @@ HWY_INLINE void Tile(DD d, const DwConvPlanes& a, const Group& g, int64_t column
       const Window<DD> window = windows->in[kw];
       Unroll<kRows>([&](auto i) LAMINA_INLINE {
         const float* const from = g.rows[i] + first + kw;
-        add(i, Kept(kBorder ? window.Load(d, from) : hn::LoadU(d, from)), weight);
+        add(i, InRegister(kBorder ? window.Load(d, from) : hn::LoadU(d, from)), weight);
       });
     }
   }

@@ -38,15 +38,6 @@ inline constexpr size_t kRows = 6, kVectors = 2;
 inline constexpr size_t kLineFloats = 16;  // of a cache line
 static_assert(kRows <= kMaxTileRows && kVectors <= kMaxTileVectors, "the tables of GemmKernel are smaller");
 
-// GCC turns a load that is used two or three times into as many memory operands, all of which miss L1 together.
-HWY_INLINE void KeepInRegister([[maybe_unused]] V& v) {
-#if HWY_TARGET <= HWY_AVX3
-  __asm__("" : "+v"(v.raw));
-#elif HWY_TARGET <= HWY_AVX2
-  __asm__("" : "+x"(v.raw));
-#endif
-}
-
 // acc[v] += a * b[v]; kOperand: with a as a memory operand of each FMA, which compilers do not choose by themselves. It
 // hides the load from AddressSanitizer, which therefore sees the plain form.
 template <bool kOperand, size_t kV>
@@ -110,7 +101,7 @@ HWY_INLINE void RunTiles(const GemmTiles& t) {
         V bv[kV];
         Unroll<kV>([&](auto v) LAMINA_INLINE {
           bv[v] = hn::Load(d, b + v * N);
-          if constexpr (kR == 2 || kR == 3) KeepInRegister(bv[v]);
+          if constexpr (kR == 2 || kR == 3) bv[v] = InRegister(bv[v]);
         });
         Unroll<kR>([&](auto r) LAMINA_INLINE {
           MultiplyRow<kOperand>(a[static_cast<ptrdiff_t>(r) * row + static_cast<ptrdiff_t>(p)], bv, acc[r]);

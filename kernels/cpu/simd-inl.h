@@ -36,6 +36,18 @@ HWY_INLINE void Unroll(F&& f) {
   UnrollSequence(f, std::make_index_sequence<kCount>());
 }
 
+// v, which was loaded, in a register: GCC turns a load that is used twice or more into as many memory operands, all of
+// which miss L1 together, and a loop that only copies vectors into a call of memmove.
+template <class VV>
+HWY_INLINE VV InRegister(VV v) {
+#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
+  __asm__("" : "+v"(v.raw));
+#elif HWY_TARGET <= HWY_SSE4 && HWY_ARCH_X86
+  __asm__("" : "+x"(v.raw));
+#endif
+  return v;
+}
+
 // The first n < Lanes(d) floats at p, the other lanes zero. Below AVX2 Highway's MaskedLoad reads a whole vector, so
 // those targets go through a buffer.
 HWY_INLINE V LoadTail(D d, const float* HWY_RESTRICT p, size_t n) {

@@ -93,7 +93,7 @@ void CopyRows(size_t rows, size_t columns, size_t width, const float* HWY_RESTRI
   const size_t N = hn::Lanes(d);
   for (size_t r = 0; r < rows; ++r, src += src_stride, dst += width) {
     size_t c = 0;
-    for (; c + N <= columns; c += N) hn::Store(hn::LoadU(d, src + c), d, dst + c);
+    for (; c + N <= columns; c += N) hn::Store(InRegister(hn::LoadU(d, src + c)), d, dst + c);
     if (c < columns) {
       hn::Store(LoadTail(d, src + c, columns - c), d, dst + c);
       c += N;
