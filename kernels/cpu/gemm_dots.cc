@@ -6,7 +6,8 @@
 //
 // Registers: rows * columns sums + columns of B + 1 of A (+ 1 product where there is no FMA).
 //   AVX-512  4 x 4: 16 + 4 + 1 = 21 of 32
-//   AVX2, SSE4  4 x 2: 8 + 2 + 1 + 1 = 12 of 16
+//   AVX2     4 x 3: 12 + 3 + 1 = 16 of 16
+//   SSE4     4 x 2: 8 + 2 + 1 + 1 = 12 of 16
 // Any number of rows and columns, any kc in the only tap, else a multiple of the lanes; the order of a sum depends on
 // kc and the taps alone.
 #include <algorithm>
@@ -26,6 +27,8 @@ namespace {
 
 #if HWY_TARGET <= HWY_AVX3
 inline constexpr size_t kColumns = 4;
+#elif HWY_TARGET <= HWY_AVX2
+inline constexpr size_t kColumns = 3;
 #else
 inline constexpr size_t kColumns = 2;
 #endif
