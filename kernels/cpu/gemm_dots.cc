@@ -37,7 +37,7 @@ inline constexpr size_t kRows = 4;
 using D4 = hn::CappedTag<float, 4>;
 
 template <class DV>
-HWY_INLINE hn::Vec<D4> AddBlocks(DV d, hn::Vec<DV> v) {
+HWY_INLINE hn::Vec<D4> AddBlocks(DV /*d*/, hn::Vec<DV> v) {
   if constexpr (hn::MaxLanes(DV()) == 4) {
     return v;
   } else {
