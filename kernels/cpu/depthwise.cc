@@ -108,7 +108,8 @@ void DepthwiseStep::Run(const Images& images, const Part& part, std::byte* scrat
       for (int64_t v = part.vector_begin, vectors; v < part.vector_end; v += vectors) {
         const int64_t channel = v * lanes;
         vectors = std::max<int64_t>(direct - v, 1);
-        RunTile(images, {row, rows, column, columns, v, vectors, channel, std::min(lanes, shape_.oc - channel)},
+        RunTile(images,
+                {row, rows, column, columns, v, vectors, channel, std::min(lanes, shape_.oc - channel), part.goes_on},
                 scratch);
       }
     }
@@ -244,7 +245,7 @@ void DepthwiseStep::RunSlide(const Images& images, const float* x_block, const T
     a.out.rows = static_cast<size_t>(live);
     a.out.y = out.y + b * out.y_row;
     a.ahead_x = a.ahead_y = a.out.y;
-    if (tile.row + b + live < shape_.oh) {
+    if (tile.goes_on && tile.row + b + live < shape_.oh) {
       // Where the tile's share of as many rows of y as these begins.
       const int64_t share = live * (tile.column * shape_.oc + tile.channel * tile.columns);
       const int64_t next = std::clamp<int64_t>(top + needed, 0, shape_.ih - 1);
