@@ -42,6 +42,8 @@ class Gemm : public testing::TestWithParam<const GemmKernel& (*)(Isa)> {
  protected:
   // Runs a problem and compares every element; what lies between the rows of c must stay untouched.
   void Check(Isa isa, const Problem& p) const;
+  // Checks an edge of the problem's shape with whole, empty and partial taps and every residual.
+  void CheckEdges(Isa isa, Problem p) const;
   // Calls f(isa, rows, vectors, columns) for every tile, with columns whole, one less and one more than a vector less.
   template <class F>
   void ForEachTile(const F& f) const;
@@ -166,6 +168,22 @@ constexpr Activation kActivations[] = {
     {}, {ActivationKind::kRelu}, {ActivationKind::kClamp, -3, 7}, {ActivationKind::kTanh}};
 constexpr Residual kResiduals[] = {Residual::kNone, Residual::kBeforeActivation, Residual::kAfterActivation};
 
+void Gemm::CheckEdges(Isa isa, Problem p) const {
+  p.taps = 5;
+  p.activation = {ActivationKind::kRelu6};
+  p.padding.assign(p.taps * p.rows, false);  // tap 0 whole
+  for (size_t r = 0; r < p.rows; ++r) {
+    p.padding[1 * p.rows + r] = true;    // empty
+    p.padding[2 * p.rows + r] = r == 0;  // partial (empty when rows = 1)
+    p.padding[3 * p.rows + r] = r + 1 == p.rows;
+    p.padding[4 * p.rows + r] = r % 2 == 1;
+  }
+  for (Residual residual : kResiduals) {
+    p.residual = residual;
+    Check(isa, p);
+  }
+}
+
 template <class F>
 void Gemm::ForEachTile(const F& f) const {
   for (Isa isa : SupportedIsas()) {
@@ -239,24 +257,7 @@ TEST_P(Gemm, TapsAndPartialSums) {
 
 TEST_P(Gemm, EdgesSkipPadding) {
   ForEachTile([this](Isa isa, size_t rows, size_t vectors, size_t columns) {
-    constexpr size_t kTaps = 5;
-    std::vector<bool> padding(kTaps * rows, false);  // tap 0 whole
-    for (size_t r = 0; r < rows; ++r) {
-      padding[1 * rows + r] = true;    // empty
-      padding[2 * rows + r] = r == 0;  // partial (empty when rows = 1)
-      padding[3 * rows + r] = r + 1 == rows;
-      padding[4 * rows + r] = r % 2 == 1;
-    }
-    for (Residual residual : kResiduals) {
-      Check(isa, {.rows = rows,
-                  .vectors = vectors,
-                  .columns = columns,
-                  .taps = kTaps,
-                  .kc = 7,
-                  .activation = {ActivationKind::kRelu6},
-                  .residual = residual,
-                  .padding = padding});
-    }
+    CheckEdges(isa, {.rows = rows, .vectors = vectors, .columns = columns, .kc = 7});
   });
 }
 
@@ -292,23 +293,7 @@ TEST_P(Gemm, DotProductsWithEveryEpilogue) {
 
 TEST_P(Gemm, DotProductsAtEdgesSkipPadding) {
   ForEachDots([this](Isa isa, size_t lanes, size_t rows, size_t columns) {
-    constexpr size_t kTaps = 4;
-    std::vector<bool> padding(kTaps * rows, false);  // tap 0 whole
-    for (size_t r = 0; r < rows; ++r) {
-      padding[1 * rows + r] = true;    // empty
-      padding[2 * rows + r] = r == 0;  // partial (empty when rows = 1)
-      padding[3 * rows + r] = r % 2 == 1;
-    }
-    for (Residual residual : kResiduals) {
-      Check(isa, {.rows = rows,
-                  .vectors = 0,
-                  .columns = columns,
-                  .taps = kTaps,
-                  .kc = lanes,
-                  .activation = {ActivationKind::kRelu6},
-                  .residual = residual,
-                  .padding = padding});
-    }
+    CheckEdges(isa, {.rows = rows, .vectors = 0, .columns = columns, .kc = lanes});
   });
 }
 
