@@ -137,11 +137,10 @@ TEST(Conv2dPrepare, SaysWhyEachCandidateRefuses) {
   EXPECT_EQ(reason("ih=5 iw=6 ic=8 oc=8 groups=4", "pointwise"),
             SupportedIsas().front() == Isa::kScalar ? "accepted" : "several groups fit a vector, got groups=4");
   EXPECT_EQ(reason(one + "layout=nchw", "implicit_gemm"), "reads pixels in nhwc, got layout=nchw");
-  EXPECT_EQ(reason(one + "layout=nchw", "pointwise_planes"), "accepted");
-  EXPECT_EQ(reason(one + "layout=nchw stride_h=2", "pointwise_planes"), "accepted");
-  EXPECT_EQ(reason(one + "layout=nchw pad_top=1", "pointwise_planes"), "the pads must be 0");
-  EXPECT_EQ(reason(three + "layout=nchw", "pointwise_planes"), "the kernel must be 1x1, got kh=3 kw=3");
-  EXPECT_EQ(reason(one, "pointwise_planes"), "reads planes in nchw, got layout=nhwc");
+  EXPECT_EQ(reason(one + "layout=nchw", "planes_gemm"), "accepted");
+  EXPECT_EQ(reason(one + "layout=nchw stride_h=2", "planes_gemm"), "accepted");
+  EXPECT_EQ(reason(three + "layout=nchw pad_top=1", "planes_gemm"), "accepted");
+  EXPECT_EQ(reason(one, "planes_gemm"), "reads planes in nchw, got layout=nhwc");
   EXPECT_EQ(reason(three + "layout=nchw", "transposed_gemm"), "accepted");
   EXPECT_EQ(reason(three, "transposed_gemm"), "reads planes in nchw, got layout=nhwc");
 }

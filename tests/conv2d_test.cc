@@ -144,7 +144,8 @@ TEST(Conv2dParity, StridesAndDilations) {
                                     " dilation_h=" + std::to_string(dilation_h) +
                                     " dilation_w=" + std::to_string(dilation_w);
           Check({"ih=11 iw=13 ic=4 oc=5 kh=3 kw=3 pad_top=2 pad_left=1 pad_bottom=1 pad_right=3" + steps,
-                 "ih=8 iw=9 ic=3 oc=4 kh=2 kw=3 layout=nchw pad_left=2" + steps});
+                 "ih=8 iw=9 ic=3 oc=4 kh=2 kw=3 layout=nchw pad_left=2" + steps,
+                 "ih=2 iw=9 ic=3 oc=4 layout=nchw" + steps});
         }
       }
     }

@@ -1,8 +1,9 @@
-// Transposes and copies of rows on every SIMD target: every element in its place, nothing outside touched.
+// Transposes, copies of rows and parted pairs on every SIMD target: every element in its place, nothing else touched.
 #include "kernels/cpu/transpose.h"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "harness/parity.h"
@@ -73,6 +74,24 @@ TEST(CopyRows, FillsUpWithZeros) {
               << ToString(isa) << " " << r << "," << c;
         }
       }
+    }
+  }
+}
+
+TEST(SplitPairs, EveryCountAroundTheVectors) {
+  for (Isa isa : SupportedIsas()) {
+    for (int64_t n : {1, 2, 3, 7, 8, 9, 15, 16, 31, 32, 33, 63, 64, 65, 97}) {
+      TensorStore store(Fill::kNormal, Guard::kEnd, 1);
+      const float* src = store.Input(n);
+      float* even = store.Output((n + 1) / 2);
+      float* odd = store.Output(std::max<int64_t>(1, n / 2));
+      store.ProtectInputs();
+      store.PoisonOutputs();
+      cpu::GetTransposeKernel(isa).split_pairs(static_cast<size_t>(n), src, even, odd);
+      for (int64_t i = 0; i < n; ++i) {
+        ASSERT_EQ((i % 2 == 0 ? even : odd)[i / 2], src[i]) << ToString(isa) << " " << n << " at " << i;
+      }
+      ASSERT_EQ(IsPoison(odd[0]), n == 1) << ToString(isa);
     }
   }
 }

@@ -29,30 +29,7 @@ HWY_BEFORE_NAMESPACE();
 namespace lamina::cpu {
 namespace HWY_NAMESPACE {
 
-#if HWY_TARGET <= HWY_AVX3
-inline constexpr size_t kRows = 7, kVectors = 4;
-inline constexpr size_t kOperandVectors = 2;
-#else
-inline constexpr size_t kRows = 6, kVectors = 2;
-#endif
 inline constexpr size_t kLineFloats = 16;  // of a cache line
-static_assert(kRows <= kMaxTileRows && kVectors <= kMaxTileVectors, "the tables of GemmKernel are smaller");
-
-// acc[v] += a * b[v]; kOperand: with a as a memory operand of each FMA, which compilers do not choose by themselves. It
-// hides the load from AddressSanitizer, which therefore sees the plain form.
-template <bool kOperand, size_t kV>
-HWY_INLINE void MultiplyRow(const float& a, const V (&b)[kV], V (&acc)[kV]) {
-#if HWY_TARGET <= HWY_AVX3 && !HWY_IS_ASAN
-  if constexpr (kOperand) {
-    Unroll<kV>([&](auto v) LAMINA_INLINE {
-      __asm__("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(acc[v].raw) : "v"(b[v].raw), "m"(a));
-    });
-    return;
-  }
-#endif
-  const V av = hn::Set(D(), a);
-  Unroll<kV>([&](auto v) LAMINA_INLINE { acc[v] = hn::MulAdd(av, b[v], acc[v]); });
-}
 
 // acc[r][v] += sum over p < k of a[r][p] * b[p][v].
 template <bool kOperand, size_t kR, size_t kV>
@@ -188,12 +165,12 @@ constexpr GemmKernel MakeKernel(std::index_sequence<kI...>) {
 }
 
 const GemmKernel* ChooseWide() {
-  static constexpr GemmKernel kKernel = MakeKernel<false, kVectors>(std::make_index_sequence<kRows>());
+  static constexpr GemmKernel kKernel = MakeKernel<false, kTileVectors>(std::make_index_sequence<kTileRows>());
   return &kKernel;
 }
 const GemmKernel* ChooseOperand() {
 #if HWY_TARGET <= HWY_AVX3
-  static constexpr GemmKernel kKernel = MakeKernel<true, kOperandVectors>(std::make_index_sequence<kRows>());
+  static constexpr GemmKernel kKernel = MakeKernel<true, kOperandVectors>(std::make_index_sequence<kTileRows>());
   return &kKernel;
 #else
   return ChooseWide();

@@ -63,7 +63,8 @@ struct GemmTiles {
   ptrdiff_t a_row = 0, a_tile = 0;
   const ptrdiff_t* tap = nullptr;  // [taps]
   size_t taps = 1, kc = 0;
-  const float* b = nullptr;  // [taps][kc][vectors * lanes]
+  const float* b = nullptr;           // [taps][kc][vectors * lanes]
+  const ptrdiff_t* b_step = nullptr;  // planes kernels only (gemm_planes.h): step p's columns lie at b + b_step[p]
   GemmOutput out;
   // What the caller reads next, such as the following panel: brought into L2 while the sums run, `ahead_step` floats of
   // it per step of k, so that its way from L3 or memory hides behind the arithmetic. Nothing when ahead == ahead_end.

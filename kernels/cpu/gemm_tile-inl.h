@@ -24,6 +24,31 @@ void DotEdge(const GemmEdge& e, size_t height);
 
 namespace {
 
+// Tiles of gemm.cc and gemm_planes.cc; with A as a memory operand they are kOperandVectors wide.
+#if HWY_TARGET <= HWY_AVX3
+inline constexpr size_t kTileRows = 7, kTileVectors = 4;
+inline constexpr size_t kOperandVectors = 2;
+#else
+inline constexpr size_t kTileRows = 6, kTileVectors = 2;
+#endif
+static_assert(kTileRows <= kMaxTileRows && kTileVectors <= kMaxTileVectors, "the tables of GemmKernel are smaller");
+
+// acc[v] += a * b[v]; kOperand: with a as a memory operand of each FMA, which compilers do not choose by themselves. It
+// hides the load from AddressSanitizer, which therefore sees the plain form.
+template <bool kOperand, size_t kV>
+[[maybe_unused]] HWY_INLINE void MultiplyRow(const float& a, const V (&b)[kV], V (&acc)[kV]) {
+#if HWY_TARGET <= HWY_AVX3 && !HWY_IS_ASAN
+  if constexpr (kOperand) {
+    Unroll<kV>([&](auto v) LAMINA_INLINE {
+      __asm__("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(acc[v].raw) : "v"(b[v].raw), "m"(a));
+    });
+    return;
+  }
+#endif
+  const V av = hn::Set(D(), a);
+  Unroll<kV>([&](auto v) LAMINA_INLINE { acc[v] = hn::MulAdd(av, b[v], acc[v]); });
+}
+
 // Partial sums of a tile whose last vector is not whole, into `sums` [rows][width].
 [[maybe_unused]] HWY_NOINLINE void LoadPartial(const float* HWY_RESTRICT c, ptrdiff_t c_row, size_t columns,
                                                size_t rows, size_t width, float* HWY_RESTRICT sums) {

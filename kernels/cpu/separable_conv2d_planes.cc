@@ -1,5 +1,5 @@
 // separable_conv2d in nchw as the two conv2d that it stands for, image by image: depthwise_planes, then
-// pointwise_planes, neither of which transposes anything. The image between them is whole and lies in scratch.
+// planes_gemm, neither of which transposes anything. The image between them is whole and lies in scratch.
 #include <algorithm>
 #include <memory>
 #include <string>
@@ -81,7 +81,7 @@ Judgement Judge(const SeparableConv2dDesc& d, const Context& context) {
   if (d.fusion == Fusion::kAlways) return Refused("fusion=always: this goes step by step");
   const Judgement depthwise = DepthwisePlanesConv2d().judge(DepthwiseOf(d), context);
   if (!depthwise.refusal.empty()) return depthwise;
-  const Judgement pointwise = PointwisePlanesConv2d().judge(PointwiseOf(d), context);
+  const Judgement pointwise = PlanesGemmConv2d().judge(PointwiseOf(d), context);
   if (!pointwise.refusal.empty()) return pointwise;
   // As between the steps of `unfused`.
   const int64_t between = d.depthwise_out() * d.oh() * d.ow();
@@ -96,7 +96,7 @@ Result<std::shared_ptr<const Kernel<SeparableConv2d>>> Prepare(const SeparableCo
   auto depthwise =
       DepthwisePlanesConv2d().prepare(DepthwiseOf(d), {.w = w.depthwise_w, .bias = w.depthwise_bias}, context);
   if (!depthwise.ok()) return depthwise.status();
-  auto pointwise = PointwisePlanesConv2d().prepare(PointwiseOf(d), {.w = w.project_w, .bias = w.project_bias}, context);
+  auto pointwise = PlanesGemmConv2d().prepare(PointwiseOf(d), {.w = w.project_w, .bias = w.project_bias}, context);
   if (!pointwise.ok()) return pointwise.status();
   return std::shared_ptr<const Kernel<SeparableConv2d>>(
       std::make_shared<Planes>(d, std::move(*depthwise), std::move(*pointwise)));

@@ -102,8 +102,25 @@ void CopyRows(size_t rows, size_t columns, size_t width, const float* HWY_RESTRI
   }
 }
 
+void SplitPairs(size_t n, const float* HWY_RESTRICT src, float* HWY_RESTRICT even, float* HWY_RESTRICT odd) {
+  size_t i = 0;
+#if HWY_TARGET != HWY_SCALAR
+  const D d;
+  const size_t N = hn::Lanes(d);
+  for (; 2 * (i + N) <= n; i += N) {
+    const V low = InRegister(hn::LoadU(d, src + 2 * i)), high = InRegister(hn::LoadU(d, src + 2 * i + N));
+    hn::StoreU(hn::ConcatEven(d, high, low), d, even + i);
+    hn::StoreU(hn::ConcatOdd(d, high, low), d, odd + i);
+  }
+#endif
+  for (; 2 * i < n; ++i) {
+    even[i] = src[2 * i];
+    if (2 * i + 1 < n) odd[i] = src[2 * i + 1];
+  }
+}
+
 const TransposeKernel* ChooseTranspose() {
-  static constexpr TransposeKernel kKernel = {&Transpose, &CopyRows};
+  static constexpr TransposeKernel kKernel = {&Transpose, &CopyRows, &SplitPairs};
   return &kKernel;
 }
 
