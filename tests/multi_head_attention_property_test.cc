@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "harness/multi_head_attention.h"
+#include "lamina/machine.h"
 #include "lamina/multi_head_attention.h"
 
 namespace lamina {
@@ -228,6 +229,23 @@ float NanWithPayload() {
 }
 
 // A key that some queries keep and others do not, by each kind of mask: NaN in it reaches the first alone.
+// Keys and values that come from memory are read in another order than those in caches.
+TEST(MultiHeadAttentionProperty, CachesChangeNoBit) {
+  Machine small = BuiltInMachine();
+  small.l2.bytes = small.l3.bytes = 1;
+  for (Isa isa : SupportedIsas()) {
+    for (int64_t dim : {3, 64, 96, 128, 200, 256}) {
+      Desc d;
+      d.num_heads = 2, d.seqlen_q = 1, d.seqlen_kv = 131, d.head_dim = dim, d.layout = AttentionLayout::kBhsd;
+      Example cached(d), streamed(d);
+      cached.Run({.isa = isa, .implementation = "decode_split512"});
+      streamed.Run({.isa = isa, .machine = &small, .implementation = "decode_split512"});
+      EXPECT_EQ(cached.o, streamed.o) << ToString(isa) << " " << dim;
+      EXPECT_EQ(cached.lse, streamed.lse) << ToString(isa) << " " << dim;
+    }
+  }
+}
+
 TEST(MultiHeadAttentionNan, DoesNotLeakFromKeysThatAreNotKept) {
   const int64_t n = 45, bad = 20;
   std::unique_ptr<bool[]> mask(new bool[n * n]);

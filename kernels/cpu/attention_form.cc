@@ -58,6 +58,9 @@ Attention::Attention(AttentionForm form, const MultiHeadAttentionDesc& desc, con
       flash_(&GetFlashKernel(context.isa)),
       decode_(&GetDecodeKernel(context.isa)) {
   problem_ = AttentionProblem(desc, Stacks(form, desc, flash_->lanes * flash_->vectors));
+  const double keys = static_cast<double>(desc.batch * desc.kv_heads()) * static_cast<double>(desc.seqlen_kv);
+  const double cached = static_cast<double>(std::max(context.machine->l2.bytes, context.machine->l3.bytes / 2));
+  streamed_ = 4 * keys * static_cast<double>(desc.head_dim + desc.v_dim()) > cached;
 }
 
 size_t Attention::WorkerFloats() const {
@@ -113,6 +116,7 @@ void Attention::RunDecode(const AttentionOperands& operands, float* scratch) con
     for (size_t row = 0; row < rows; row += decode_->rows) {
       const size_t count = std::min(decode_->rows, rows - row);
       AttentionBlock block = problem_.Block(operands, b, unit, row, count, RoundUp(count, decode_->lanes));
+      block.streamed = streamed_;
       block.begin = std::max(block.begin, split * kSplitKeys);
       block.end = std::min(block.end, (split + 1) * kSplitKeys);
       f(block, row, b * units + unit, split);

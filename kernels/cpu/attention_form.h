@@ -41,6 +41,7 @@ class Attention {
   ThreadPool* pool_;
   const FlashKernel* flash_;
   const DecodeKernel* decode_;
+  bool streamed_;  // K and V are larger than half the last cache
 };
 
 }  // namespace lamina::cpu
