@@ -141,6 +141,8 @@ TEST(Conv2dPrepare, SaysWhyEachCandidateRefuses) {
   EXPECT_EQ(reason(one + "layout=nchw stride_h=2", "planes_gemm"), "accepted");
   EXPECT_EQ(reason(three + "layout=nchw pad_top=1", "planes_gemm"), "accepted");
   EXPECT_EQ(reason(one, "planes_gemm"), "reads planes in nchw, got layout=nhwc");
+  EXPECT_EQ(reason("ih=1 iw=1 ic=1024 oc=1 layout=nchw pad_left=268435456", "planes_gemm"),
+            "would copy more than a GiB for a row of outputs");
   EXPECT_EQ(reason(three + "layout=nchw", "transposed_gemm"), "accepted");
   EXPECT_EQ(reason(three, "transposed_gemm"), "reads planes in nchw, got layout=nhwc");
 }

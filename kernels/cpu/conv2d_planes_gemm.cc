@@ -6,8 +6,9 @@
 // that a task reads are copied with their padding, stride_w columns apart: outputs side by side then read floats side
 // by side. Beside the products that costs little where output channels are many or the kernel is large.
 //
-// Scratch per worker: the copied rows, [ic / groups][rows][stride_w][columns], up to a quarter of L2 where more than
-// one row of outputs fits there; in place the last, partial vectors of all planes.
+// Scratch per worker: the copied rows, [ic / groups][rows][stride_w][columns], up to an eighth of L2 where more than
+// one row of outputs fits there, and no more than a GiB; in place one panel, [ic / groups][columns], the last one of a
+// plane.
 #include <algorithm>
 #include <memory>
 #include <utility>
@@ -51,7 +52,10 @@ struct Rows {
   static int64_t Read(const Conv2dDesc& d, int64_t outputs) {
     return (outputs - 1) * d.stride_h + (d.kh - 1) * d.dilation_h + 1;
   }
-  int64_t Bytes(const Conv2dDesc& d, int64_t outputs) const { return 4 * d.ic / d.groups * Read(d, outputs) * row; }
+  double Bytes(const Conv2dDesc& d, int64_t outputs) const {  // any descriptor's: beyond int64
+    return 4.0 * static_cast<double>(d.ic / d.groups) * static_cast<double>(Read(d, outputs)) *
+           static_cast<double>(row);
+  }
   int64_t columns, row;  // floats; of every stride_w'th column, and of all
 };
 
@@ -66,7 +70,8 @@ Schedule MakeSchedule(const Conv2dDesc& d, const Cut& panels, const Rows& copied
   Schedule s{1, IsInPlace(d) ? 1 : panels.tiles, oc_group};
   if (!IsInPlace(d)) {
     s.rows = d.oh();
-    while (s.rows > 1 && copied.Bytes(d, s.rows) > context.machine->l2.bytes / 8) s.rows = DivUp(s.rows, 2);
+    while (s.rows > 1 && copied.Bytes(d, s.rows) > static_cast<double>(context.machine->l2.bytes / 8))
+      s.rows = DivUp(s.rows, 2);
     while (s.rows > d.kh && images * DivUp(d.oh(), s.rows) < wanted) s.rows = DivUp(s.rows, 2);
   }
   // Chunks of channels only where there are too few tasks: each copies its rows again.
@@ -90,6 +95,7 @@ class PlanesGemm final : public Kernel<Conv2d> {
         epilogue_(MakeEpilogue(context.isa, desc.activation, desc.residual)) {
     const Conv2dDesc& d = desc_;
     const int64_t rows = Rows::Read(d, schedule_.rows), panel = static_cast<int64_t>(kernel_.vectors * kernel_.lanes);
+    steps_.reserve(static_cast<size_t>(d.ic / d.groups * d.kh * d.kw));
     for (int64_t c = 0; c < d.ic / d.groups; ++c) {
       if (IsInPlace(d)) {
         steps_.push_back(c * d.iw);
@@ -271,10 +277,13 @@ Judgement Judge(const Conv2dDesc& desc, const Context& context) {
   if (desc.layout != Layout::kNchw) return Refused("reads planes in nchw, got layout=nhwc");
   const Conv2dDesc d = AsOneRow(desc);
   const GemmKernel& kernel = GetPlanesKernel(context.isa);
+  const int64_t lanes = static_cast<int64_t>(kernel.lanes), k = d.ic / d.groups * d.kh * d.kw;
+  if (!IsInPlace(d) && Rows(d, lanes).Bytes(d, 1) > 0x1p30) {
+    return Refused("would copy more than a GiB for a row of outputs");
+  }
   const Machine& machine = *context.machine;
   const int threads = static_cast<int>(context.pool->num_threads());
-  const int64_t lanes = static_cast<int64_t>(kernel.lanes), k = d.ic / d.groups * d.kh * d.kw;
-  const double columns = static_cast<double>(d.n * d.groups * d.oh() * RoundUp(d.ow(), lanes));
+  const double columns = static_cast<double>(d.n * d.groups * d.oh()) * static_cast<double>(RoundUp(d.ow(), lanes));
   const TileTimes times(kernel, k, d.ow());
   const double efficiency = IsInPlace(d) ? kLoopEfficiency : 0.92;  // copied rows are mostly read from L2
   const double compute = 2 * columns * static_cast<double>(k) *

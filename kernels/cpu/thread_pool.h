@@ -1,10 +1,11 @@
-// Tasks over a ThreadPool: dynamic scheduling on top of its plain ParallelFor, nested calls serial.
+// Tasks over a ThreadPool: shares that balance themselves on top of its plain ParallelFor, nested calls serial.
 #ifndef LAMINA_KERNELS_CPU_THREAD_POOL_H_
 #define LAMINA_KERNELS_CPU_THREAD_POOL_H_
 
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
+#include <iterator>
 
 #include "lamina/context.h"
 
@@ -34,6 +35,10 @@ void RunWorkers(ThreadPool& pool, size_t count, void (*body)(void* arg, size_t w
 // f(task, worker) once for each task in [0, tasks), in any order on any worker; worker < pool.num_threads() names a
 // part of scratch that no other task uses meanwhile. What a task computes must not depend on the worker, so that
 // results do not depend on the number of threads.
+//
+// Each worker begins with a share of its own, the same ones in every call, and then helps the others: what a task wrote
+// in the last call is still in its core's caches (two threads, Zen 4, 2026-11-26, medians: 14x14x512 depthwise
+// 37 to 25 us, 5x5 at 28x28x120 43 to 31, where tasks went to whoever came first).
 template <class F>
 void ParallelTasks(ThreadPool& pool, size_t tasks, const F& f) {
   const size_t workers = std::min(tasks, pool.num_threads());
@@ -42,17 +47,28 @@ void ParallelTasks(ThreadPool& pool, size_t tasks, const F& f) {
     return;
   }
   struct Job {
-    std::atomic<size_t> next{0};
-    size_t tasks;
+    struct alignas(64) Share {
+      std::atomic<size_t> next;
+      size_t end;
+    };
+    Share shares[64];
+    size_t count;
     const F* f;
   } job;
-  job.tasks = tasks;
+  job.count = std::min(workers, std::size(job.shares));
+  for (size_t i = 0; i < job.count; ++i) {
+    job.shares[i].next.store(i * tasks / job.count, std::memory_order_relaxed);
+    job.shares[i].end = (i + 1) * tasks / job.count;
+  }
   job.f = &f;
   RunWorkers(
       pool, workers,
       [](void* arg, size_t worker) {
         Job& j = *static_cast<Job*>(arg);
-        for (size_t t; (t = j.next.fetch_add(1, std::memory_order_relaxed)) < j.tasks;) (*j.f)(t, worker);
+        for (size_t i = 0; i < j.count; ++i) {
+          typename Job::Share& share = j.shares[(worker + i) % j.count];
+          for (size_t t; (t = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) (*j.f)(t, worker);
+        }
       },
       &job);
 }
