@@ -24,7 +24,7 @@ void DotEdge(const GemmEdge& e, size_t height);
 
 namespace {
 
-// Tiles of gemm.cc and gemm_planes.cc; with A as a memory operand they are kOperandVectors wide.
+// Tiles of gemm.cc and gemm_planes.cc; those of gemm.cc with A as a memory operand are kOperandVectors wide.
 #if HWY_TARGET <= HWY_AVX3
 inline constexpr size_t kTileRows = 7, kTileVectors = 4;
 inline constexpr size_t kOperandVectors = 2;
