@@ -11,6 +11,7 @@
 
 #include "harness/guarded.h"
 #include "kernels/cpu/aligned.h"
+#include "kernels/cpu/gemm_planes.h"
 #include "reference/activation.h"
 
 namespace lamina::cpu {
@@ -484,6 +485,55 @@ TEST_P(Gemm, NanAndInfinityPassThroughClamps) {
             EXPECT_TRUE(std::isnan(y)) << ToString(isa);
           } else {
             EXPECT_EQ(y, x > 0 ? 6.0f : 0.0f) << ToString(isa);
+          }
+        }
+      }
+    }
+  }
+}
+
+// B lies anywhere, unaligned, and the bias is the rows'.
+TEST(GemmPlanes, EveryTile) {
+  constexpr size_t kTiles = 2, kSteps = 5;
+  for (Isa isa : SupportedIsas()) {
+    for (const GemmKernel* kernel : {&GetPlanesKernel(isa), &GetWidePlanesKernel(isa)}) {
+      const Epilogue epilogue = MakeEpilogue(isa, {.kind = ActivationKind::kRelu}, Residual::kNone);
+      const size_t width = kernel->vectors * kernel->lanes, pitch = width + 3, rows = kTiles * kernel->rows;
+      std::vector<float> a(rows * kSteps), b(1 + kSteps * pitch), bias(rows);
+      for (size_t i = 0; i < a.size(); ++i) a[i] = Integer(i, 1);
+      for (size_t i = 0; i < b.size(); ++i) b[i] = Integer(i, 2);
+      for (size_t i = 0; i < rows; ++i) bias[i] = Integer(i, 3);
+      std::vector<ptrdiff_t> step;
+      for (size_t p = 0; p < kSteps; ++p) step.push_back(static_cast<ptrdiff_t>(1 + (kSteps - 1 - p) * pitch));
+      for (size_t height = 1; height <= kernel->rows; ++height) {
+        for (size_t vectors = 1; vectors <= kernel->vectors; ++vectors) {
+          for (size_t columns : {vectors * kernel->lanes, (vectors - 1) * kernel->lanes + 1}) {
+            std::vector<float> c(kTiles * height * width, kUntouched);
+            const ptrdiff_t tap = 0;
+            GemmTiles t;
+            t.tiles = kTiles;
+            t.a = a.data();
+            t.a_row = kSteps;
+            t.a_tile = static_cast<ptrdiff_t>(height * kSteps);
+            t.tap = &tap;
+            t.kc = kSteps;
+            t.b = b.data();
+            t.b_step = step.data();
+            t.out.c = c.data();
+            t.out.row = static_cast<ptrdiff_t>(width);
+            t.out.tile = static_cast<ptrdiff_t>(height * width);
+            t.out.columns = columns;
+            t.out.bias = bias.data();
+            t.out.epilogue = &epilogue;
+            kernel->tiles[height][vectors](t);
+            for (size_t r = 0; r < kTiles * height; ++r) {
+              for (size_t j = 0; j < width; ++j) {
+                float want = bias[r];
+                for (size_t p = 0; p < kSteps; ++p) want += a[r * kSteps + p] * b[static_cast<size_t>(step[p]) + j];
+                ASSERT_EQ(c[r * width + j], j < columns ? std::max(want, 0.0f) : kUntouched)
+                    << ToString(isa) << " " << height << "x" << vectors << " row " << r << " column " << j;
+              }
+            }
           }
         }
       }

@@ -79,6 +79,7 @@ HWY_EXPORT(ChoosePlanes);
 const GemmKernel& GetPlanesKernel(Isa isa) {
   return *LAMINA_DISPATCH(ChoosePlanes, isa)(GetGemmKernel(isa).fmas_per_cycle == 1);
 }
+const GemmKernel& GetWidePlanesKernel(Isa isa) { return *LAMINA_DISPATCH(ChoosePlanes, isa)(false); }
 
 }  // namespace lamina::cpu
 #endif

@@ -11,6 +11,8 @@ namespace lamina::cpu {
 // `tiles` alone, of GemmTiles with a `b_step`, one tap, at t.a; out.bias is [tiles][height], and nothing is accumulated
 // or fetched ahead. Whole vectors of B are read, also beyond out.columns.
 const GemmKernel& GetPlanesKernel(Isa isa);
+// The one for CPUs with two FMAs a cycle of the widest vectors.
+const GemmKernel& GetWidePlanesKernel(Isa isa);
 
 }  // namespace lamina::cpu
 
