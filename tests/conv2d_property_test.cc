@@ -251,5 +251,23 @@ TEST(Conv2dSpecialValues, NanInAWeightReachesItsChannelOnly) {
   }
 }
 
+// Whatever a candidate makes of padding: every other channel keeps its bits.
+TEST(Conv2dSpecialValues, NanInAWeightLeavesOtherChannelsAlone) {
+  const Conv2dDesc d = Parse("ih=6 iw=6 ic=4 oc=20 kh=3 kw=3 pad_top=1 pad_left=1 layout=nchw");
+  const int64_t plane = d.oh() * d.ow(), poked = 7;
+  const auto x = Integers(6 * 6 * 4, 1), w = Integers(20 * 9 * 4, 2), bias = Integers(20, 3);
+  auto bad = w;
+  bad[static_cast<size_t>(poked * 9 * 4 + 17)] = NAN;
+  ForEachCandidate(d, [&](const Context& context) {
+    const auto want = Outputs(d, w.data(), bias.data(), x.data(), context);
+    const auto y = Outputs(d, bad.data(), bias.data(), x.data(), context);
+    for (int64_t i = 0; i < static_cast<int64_t>(y.size()); ++i) {
+      if (i / plane == poked) continue;
+      ASSERT_EQ(y[i], want[i]) << i;
+    }
+    EXPECT_TRUE(std::isnan(y[static_cast<size_t>(poked * plane + plane / 2)]));
+  });
+}
+
 }  // namespace
 }  // namespace lamina

@@ -509,13 +509,11 @@ TEST(GemmPlanes, EveryTile) {
         for (size_t vectors = 1; vectors <= kernel->vectors; ++vectors) {
           for (size_t columns : {vectors * kernel->lanes, (vectors - 1) * kernel->lanes + 1}) {
             std::vector<float> c(kTiles * height * width, kUntouched);
-            const ptrdiff_t tap = 0;
             GemmTiles t;
             t.tiles = kTiles;
             t.a = a.data();
             t.a_row = kSteps;
             t.a_tile = static_cast<ptrdiff_t>(height * kSteps);
-            t.tap = &tap;
             t.kc = kSteps;
             t.b = b.data();
             t.b_step = step.data();

@@ -228,7 +228,6 @@ float NanWithPayload() {
   return nan;
 }
 
-// A key that some queries keep and others do not, by each kind of mask: NaN in it reaches the first alone.
 // Keys and values that come from memory are read in another order than those in caches.
 TEST(MultiHeadAttentionProperty, CachesChangeNoBit) {
   Machine small = BuiltInMachine();
@@ -246,6 +245,7 @@ TEST(MultiHeadAttentionProperty, CachesChangeNoBit) {
   }
 }
 
+// A key that some queries keep and others do not, by each kind of mask: NaN in it reaches the first alone.
 TEST(MultiHeadAttentionNan, DoesNotLeakFromKeysThatAreNotKept) {
   const int64_t n = 45, bad = 20;
   std::unique_ptr<bool[]> mask(new bool[n * n]);

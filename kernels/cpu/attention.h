@@ -36,7 +36,7 @@ struct AttentionBlock {
   size_t begin = 0, end = 0, whole_begin = 0, whole_end = 0;
   size_t seqlen_kv = 0;  // of mask, bias and weights
   bool masked = false, biased = false, alibi = false;
-  bool streamed = false;     // K and V come from memory
+  bool streamed = false;     // K and V come from memory, not from caches
   float* lse = nullptr;      // [rows], or null
   float* weights = nullptr;  // [rows, seqlen_kv], or null
 

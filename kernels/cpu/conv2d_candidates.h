@@ -12,7 +12,7 @@ namespace lamina::cpu {
 Candidate<Conv2d> DepthwiseConv2d();        // groups = ic
 Candidate<Conv2d> DepthwisePlanesConv2d();  // groups = ic in nchw, 3x3 and 5x5: along the width of each plane
 Candidate<Conv2d> PointwiseConv2d();        // 1x1 in nhwc: a matrix product over all pixels
-Candidate<Conv2d> PlanesGemmConv2d();       // every problem in nchw: weights times packed taps of the planes
+Candidate<Conv2d> PlanesGemmConv2d();       // every problem in nchw: weights times pixels of the planes
 Candidate<Conv2d> Winograd2x2Conv2d();      // 3x3 and 5x5 of stride 1: minimal filtering of 2x2 outputs
 Candidate<Conv2d> Winograd4x4Conv2d();      // likewise of 4x4 outputs
 Candidate<Conv2d> ImplicitGemmConv2d();     // every problem in nhwc

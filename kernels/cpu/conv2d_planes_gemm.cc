@@ -2,9 +2,10 @@
 // row, kernel column): a vector is pixels side by side in a row, and a tap of theirs is a vector of the plane, moved
 // on. Nothing is transposed.
 //
-// 1x1 of stride 1 without padding reads x where it lies; a plane is one row of pixels. Otherwise the rows of the image
-// that a task reads are copied with their padding, stride_w columns apart: outputs side by side then read floats side
-// by side. Beside the products that costs little where output channels are many or the kernel is large.
+// 1x1 of stride 1 without padding reads x where it lies (or panels of it, see CopiesPanels); a plane is one row of
+// pixels. Otherwise the rows of the image that a task reads are copied with their padding, stride_w columns apart:
+// outputs side by side then read floats side by side. Beside the products that costs little where output channels are
+// many or the kernel is large.
 //
 // Scratch per worker: the copied rows, [ic / groups][rows][stride_w][columns], up to an eighth of L2 where more than
 // one row of outputs fits there, and no more than a GiB; in place one panel, [ic / groups][columns], the last one of a
@@ -89,6 +90,7 @@ class PlanesGemm final : public Kernel<Conv2d> {
         move_(GetTransposeKernel(context.isa)),
         weights_(std::move(weights)),
         panels_(DivUp(desc_.ow(), static_cast<int64_t>(kernel_.lanes)), static_cast<int64_t>(kernel_.vectors)),
+        in_place_(IsInPlace(desc_)),
         copies_panels_(CopiesPanels(desc_, kernel_)),
         copied_(desc_, static_cast<int64_t>(kernel_.lanes)),
         schedule_(MakeSchedule(desc_, panels_, copied_, context)),
@@ -97,7 +99,7 @@ class PlanesGemm final : public Kernel<Conv2d> {
     const int64_t rows = Rows::Read(d, schedule_.rows), panel = static_cast<int64_t>(kernel_.vectors * kernel_.lanes);
     steps_.reserve(static_cast<size_t>(d.ic / d.groups * d.kh * d.kw));
     for (int64_t c = 0; c < d.ic / d.groups; ++c) {
-      if (IsInPlace(d)) {
+      if (in_place_) {
         steps_.push_back(c * d.iw);
         panel_steps_.push_back(c * panel);
         continue;
@@ -109,6 +111,15 @@ class PlanesGemm final : public Kernel<Conv2d> {
                            column / d.stride_w);
         }
       }
+    }
+    const double floats =
+        in_place_ ? static_cast<double>(d.ic / d.groups * panel) : copied_.Bytes(d, schedule_.rows) / 4;
+    worker_bytes_ = LineBytes(static_cast<size_t>(floats));
+    if (in_place_) return;
+    for (int64_t r = 0; r < rows; ++r) {
+      bool read = false;
+      for (int64_t i = 0; i < d.kh && !read; ++i) read = (r - i * d.dilation_h) % d.stride_h == 0;
+      if (read) rows_read_.push_back(r);
     }
   }
 
@@ -123,12 +134,12 @@ class PlanesGemm final : public Kernel<Conv2d> {
                     task.panel = t % panels * schedule_.panels, t /= panels;
                     task.row = t % rows * schedule_.rows, t /= rows;
                     task.group = t % desc_.groups, task.image = t / desc_.groups;
-                    RunTask(tensors, task, reinterpret_cast<float*>(scratch + worker * worker_bytes()));
+                    RunTask(tensors, task, reinterpret_cast<float*>(scratch + worker * worker_bytes_));
                   });
     return {};
   }
 
-  size_t scratch_bytes() const override { return worker_bytes() * context_.pool->num_threads(); }
+  size_t scratch_bytes() const override { return worker_bytes_ * context_.pool->num_threads(); }
   size_t packed_bytes() const override { return weights_->bytes(); }
   Result<std::shared_ptr<const Kernel<Conv2d>>> Reshape(const Conv2dDesc& desc) const override {
     return std::shared_ptr<const Kernel<Conv2d>>(std::make_shared<PlanesGemm>(desc, context_, weights_));
@@ -138,11 +149,6 @@ class PlanesGemm final : public Kernel<Conv2d> {
   struct Task {
     int64_t image, group, row, panel, channel;  // the first ones
   };
-
-  size_t worker_bytes() const {
-    if (!IsInPlace(desc_)) return RoundToLine(static_cast<size_t>(copied_.Bytes(desc_, schedule_.rows)));
-    return RoundToLine(panel_steps_.size() * kernel_.vectors * kernel_.lanes * sizeof(float));
-  }
 
   // Image row `ih`, which may be padding, its columns stride_w apart.
   void CopyRow(const float* plane, int64_t ih, float* to) const {
@@ -173,10 +179,9 @@ class PlanesGemm final : public Kernel<Conv2d> {
     const Conv2dDesc& d = desc_;
     const int64_t apart = Rows::Read(d, schedule_.rows), rows = Rows::Read(d, last_row - first_row);
     for (int64_t c = 0; c < d.ic / d.groups; ++c, x += d.ih * d.iw, to += apart * copied_.row) {
-      for (int64_t r = 0; r < rows; ++r) {
-        bool read = false;
-        for (int64_t i = 0; i < d.kh && !read; ++i) read = (r - i * d.dilation_h) % d.stride_h == 0;
-        if (read) CopyRow(x, first_row * d.stride_h - d.pad_top + r, to + r * copied_.row);
+      for (int64_t r : rows_read_) {
+        if (r >= rows) break;
+        CopyRow(x, first_row * d.stride_h - d.pad_top + r, to + r * copied_.row);
       }
     }
   }
@@ -226,21 +231,20 @@ class PlanesGemm final : public Kernel<Conv2d> {
     const int64_t x_plane = d.ih * d.iw, lanes = static_cast<int64_t>(kernel_.lanes), ow = d.ow();
     const int64_t last_row = std::min(d.oh(), task.row + schedule_.rows);
     const int64_t last_panel = std::min(panels_.tiles, task.panel + schedule_.panels);
-    const bool in_place = IsInPlace(d);
     const float* const x = static_cast<const float*>(tensors.x) + task.image * StrideOr(d.x_stride, d.ic * x_plane) +
                            task.group * (d.ic / d.groups) * x_plane;
-    if (!in_place) CopyRows(x, task.row, last_row, scratch);
+    if (!in_place_) CopyRows(x, task.row, last_row, scratch);
     Channels channels[2];
     const int heights = CutChannels(tensors, task, channels);
     for (int64_t row = task.row; row < last_row; ++row) {
-      const float* const pixels = in_place ? x : scratch + (row - task.row) * d.stride_h * copied_.row;
+      const float* const pixels = in_place_ ? x : scratch + (row - task.row) * d.stride_h * copied_.row;
       for (int64_t p = task.panel; p < last_panel; ++p) {
         const int64_t vectors = panels_.height + (p < panels_.higher ? 1 : 0);
         const int64_t begin = (p * panels_.height + std::min(p, panels_.higher)) * lanes;
         const int64_t columns = std::min(vectors * lanes, ow - begin);
         const float* b = pixels + begin;
         const ptrdiff_t* step = steps_.data();
-        if (in_place && (copies_panels_ || columns < vectors * lanes)) {
+        if (in_place_ && (copies_panels_ || columns < vectors * lanes)) {
           move_.copy_rows(steps_.size(), static_cast<size_t>(columns), kernel_.vectors * kernel_.lanes, b, d.iw,
                           scratch);
           b = scratch;
@@ -265,10 +269,12 @@ class PlanesGemm final : public Kernel<Conv2d> {
   const TransposeKernel& move_;
   std::shared_ptr<const AlignedBuffer> weights_;  // [oc][k], then the bias
   Cut panels_;                                    // of a row's pixels, in vectors
-  bool copies_panels_;
+  bool in_place_, copies_panels_;
   Rows copied_;
   Schedule schedule_;
   std::vector<ptrdiff_t> steps_, panel_steps_;  // [k]; the second of a copied panel
+  std::vector<int64_t> rows_read_;              // of a task's rows of the image: those that a tap reads
+  size_t worker_bytes_;
   Epilogue epilogue_;
 };
 

@@ -30,6 +30,9 @@ namespace lamina::cpu {
 namespace HWY_NAMESPACE {
 
 inline constexpr size_t kLineFloats = 16;  // of a cache line
+#if HWY_TARGET <= HWY_AVX3
+inline constexpr size_t kOperandVectors = 2;  // of tiles with A as a memory operand
+#endif
 
 // acc[r][v] += sum over p < k of a[r][p] * b[p][v].
 template <bool kOperand, size_t kR, size_t kV>

@@ -22,6 +22,10 @@ HWY_BEFORE_NAMESPACE();
 namespace lamina::cpu {
 namespace HWY_NAMESPACE {
 
+#if HWY_TARGET <= HWY_AVX3
+inline constexpr size_t kOperandVectors = 3;  // of tiles with A as a memory operand
+#endif
+
 template <bool kOperand, size_t kR, size_t kV>
 void PlanesTiles(const GemmTiles& t) {
   const D d;
@@ -62,7 +66,7 @@ constexpr GemmKernel MakePlanesKernel(std::index_sequence<kI...>) {
 const GemmKernel* ChoosePlanes([[maybe_unused]] bool operand) {
   static constexpr GemmKernel kWide = MakePlanesKernel<false, kTileVectors>(std::make_index_sequence<kTileRows>());
 #if HWY_TARGET <= HWY_AVX3
-  static constexpr GemmKernel kOperand = MakePlanesKernel<true, 3>(std::make_index_sequence<kTileRows>());
+  static constexpr GemmKernel kOperand = MakePlanesKernel<true, kOperandVectors>(std::make_index_sequence<kTileRows>());
   if (operand) return &kOperand;
 #endif
   return &kWide;

@@ -24,10 +24,9 @@ void DotEdge(const GemmEdge& e, size_t height);
 
 namespace {
 
-// Tiles of gemm.cc and gemm_planes.cc; those of gemm.cc with A as a memory operand are kOperandVectors wide.
+// The tiles of gemm.cc and gemm_planes.cc where A is broadcast to a register.
 #if HWY_TARGET <= HWY_AVX3
 inline constexpr size_t kTileRows = 7, kTileVectors = 4;
-inline constexpr size_t kOperandVectors = 2;
 #else
 inline constexpr size_t kTileRows = 6, kTileVectors = 2;
 #endif

@@ -36,9 +36,9 @@ void RunWorkers(ThreadPool& pool, size_t count, void (*body)(void* arg, size_t w
 // part of scratch that no other task uses meanwhile. What a task computes must not depend on the worker, so that
 // results do not depend on the number of threads.
 //
-// Each worker begins with a share of its own, the same ones in every call, and then helps the others: what a task wrote
-// in the last call is still in its core's caches (two threads, Zen 4, 2026-11-26, medians: 14x14x512 depthwise
-// 37 to 25 us, 5x5 at 28x28x120 43 to 31, where tasks went to whoever came first).
+// Each worker begins with a share of its own, the same one in every call, and then helps the others: what a task wrote
+// in the last call is still in its core's caches. Where tasks went to whoever came first, 14x14x512 depthwise took 37
+// us instead of 25, 5x5 at 28x28x120 43 instead of 31 (two threads, Zen 4, 2026-11-26, medians).
 template <class F>
 void ParallelTasks(ThreadPool& pool, size_t tasks, const F& f) {
   const size_t workers = std::min(tasks, pool.num_threads());
@@ -51,7 +51,7 @@ void ParallelTasks(ThreadPool& pool, size_t tasks, const F& f) {
       std::atomic<size_t> next;
       size_t end;
     };
-    Share shares[64];
+    Share shares[64];  // of more workers several begin in one
     size_t count;
     const F* f;
   } job;
