@@ -20,7 +20,8 @@ END
 }
 
 build_packages=(cmake ninja-build g++ libhwy-dev libpthreadpool-dev libbenchmark-dev libcli11-dev nlohmann-json3-dev)
-test_packages=(libgtest-dev python3-venv pkg-config ccache) # ccache: the packaging tests build the library thrice
+# Boost.Context: the fibers of the emulated GPU. ccache: the packaging tests build the library thrice.
+test_packages=(libgtest-dev libboost-context-dev python3-venv pkg-config ccache)
 bench_packages=(python3-venv)
 peer_packages=(python3-venv libxnnpack-dev libpthreadpool-dev)
 ci_packages=(git clang-14 libclang-rt-14-dev clang-format-14)
@@ -109,7 +110,7 @@ build() {
   shift
   local options=(-DLAMINA_BUILD_TESTS="$tests")
   if [[ $tests == ON ]]; then options+=(-DLAMINA_ONEDNN="$PWD/.venv"); fi
-  if command -v ccache > /dev/null; then options+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
+  if command -v ccache > /dev/null; then options+=(-DCMAKE_C{XX,UDA}_COMPILER_LAUNCHER=ccache); fi
   say "building (in build/release)"
   mkdir -p build/release
   cmake --preset release "${options[@]}" > build/release/configure.log || {

@@ -20,5 +20,8 @@ install(FILES ${PROJECT_BINARY_DIR}/lamina-config.cmake ${PROJECT_BINARY_DIR}/la
 
 set(pc_dir ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 file(RELATIVE_PATH LAMINA_PC_TO_PREFIX ${CMAKE_INSTALL_PREFIX}/${pc_dir} ${CMAKE_INSTALL_PREFIX})
+if(LAMINA_HAS_CUDA)
+  set(LAMINA_PC_CUDA " -L${CUDAToolkit_LIBRARY_DIR} -lcudart_static -ldl -lrt")
+endif()
 configure_file(${CMAKE_CURRENT_LIST_DIR}/lamina.pc.in ${PROJECT_BINARY_DIR}/lamina.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/lamina.pc DESTINATION ${pc_dir})

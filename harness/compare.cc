@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstdio>
 
+#include "reference/element.h"
+
 namespace lamina::harness {
 
 Comparison Compare(const Expected& e) {
@@ -11,7 +13,8 @@ Comparison Compare(const Expected& e) {
   for (int64_t r = 0; r < e.rows; ++r) {
     for (int64_t i = 0; i < e.row; ++i) {
       const int64_t at = r * e.row + i;
-      const double want = e.want[at], tolerance = e.tolerance[at], got = e.got[r * e.stride + i];
+      const double want = e.want[at], tolerance = e.tolerance[at],
+                   got = reference::Load(e.got, e.dtype, r * e.stride + i);
       double ratio = 0;
       bool ok = false;
       if (std::isnan(want)) {
@@ -40,6 +43,22 @@ Comparison Compare(const Expected& e) {
     result.message += " (" + std::to_string(result.mismatches) + " of " + std::to_string(e.rows * e.row) + " elements)";
   }
   return result;
+}
+
+void RoundTo(DType dtype, Expected& e) {
+  e.dtype = dtype;
+  if (dtype == DType::kF32) return;
+  const double smallest = dtype == DType::kF16 ? 0x1p-25 : 0x1p-134;  // half the distance of subnormal neighbours
+  for (size_t i = 0; i < e.want.size(); ++i) {
+    double& want = e.want[i];
+    if (e.tolerance[i] == 0) {
+      uint16_t rounded;
+      reference::Store(want, dtype, &rounded, 0);
+      want = reference::Load(&rounded, dtype, 0);
+    } else {
+      e.tolerance[i] += std::max(smallest, UnitRoundoff(dtype) * (std::fabs(want) + e.tolerance[i]));
+    }
+  }
 }
 
 double DotTolerance(int64_t k, double magnitude) {

@@ -11,15 +11,19 @@
 
 namespace lamina::harness {
 
-// One output tensor of a Run and what it should hold: `rows` rows of `row` floats, `stride` apart, at `got`; everything
-// else about it dense.
+// One output tensor of a Run and what it should hold: `rows` rows of `row` elements, `stride` apart, at `got`;
+// everything else about it dense.
 struct Expected {
   std::string name;  // "y", "context", "weights", "lse"
-  const float* got = nullptr;
+  const void* got = nullptr;
   int64_t rows = 0, row = 0, stride = 0;
   std::vector<double> want;       // rows * row
   std::vector<double> tolerance;  // rows * row; 0 asks for the exact value
+  DType dtype = DType::kF32;      // of got's elements
 };
+
+// `want` and `tolerance` of sums in f32, as those of the elements of `dtype` that the sums are rounded to.
+void RoundTo(DType dtype, Expected& expected);
 
 // The outcome: `worst` is the largest error / tolerance (of exact elements: 0 or infinity).
 struct Comparison {
@@ -34,6 +38,13 @@ struct Comparison {
 Comparison Compare(const Expected& expected);
 
 inline constexpr double kUnitRoundoff = 0x1p-24;  // of fp32
+// Half the distance of neighbours, relative to them.
+constexpr double UnitRoundoff(DType dtype) {
+  return dtype == DType::kF32 ? kUnitRoundoff : dtype == DType::kBf16 ? 0x1p-8 : 0x1p-11;
+}
+
+// What rounding both factors of a sum's products to TF32 (11 significant bits, u = 2^-11) adds at most.
+constexpr double Tf32Tolerance(double magnitude) { return (0x1p-10 + 0x1p-22) * magnitude; }
 
 // 4 u sqrt(k) S: a sum of k products whose absolute values sum to S (style: the worst observed is a quarter of it).
 double DotTolerance(int64_t k, double magnitude);

@@ -15,7 +15,7 @@ class Case<Conv2d> {
   Case(const Conv2dDesc& desc, TensorStore& store);
   static bool Exact(const Conv2dDesc& desc);
   // Accuracy::kStrict: the direct algorithm's bound, exact on the exact fill; kDefault: that of algorithms which mix
-  // the inputs of neighbouring windows (docs/numerics.md).
+  // the inputs of neighbouring windows (docs/numerics.md); kReduced: factors rounded to TF32.
   std::vector<Expected> Reference(Accuracy accuracy = Accuracy::kStrict) const;
   static Status RunOnce(const Conv2d& op, const Conv2dTensors& t, void* scratch) { return op.Run(t, scratch); }
 

@@ -11,20 +11,20 @@ int64_t Span(int64_t m, int64_t row, int64_t stride) { return m == 0 ? 0 : (m - 
 }  // namespace
 
 Case<FullyConnected>::Case(const FullyConnectedDesc& d, TensorStore& store) : desc_(d), fill_(store.fill()) {
-  weights.w = store.Input(d.oc * d.ic);
-  if (d.bias) weights.bias = store.Input(d.oc);
-  tensors.x = store.Input(Span(d.m, d.ic, d.x_stride));
-  if (d.residual != Residual::kNone) tensors.residual = store.Input(Span(d.m, d.oc, d.residual_stride));
-  tensors.y = store.Output(Span(d.m, d.oc, d.y_stride));
+  weights.w = store.Input(d.dtype, d.oc * d.ic);
+  if (d.bias) weights.bias = store.Input(d.dtype, d.oc);
+  tensors.x = store.Input(d.dtype, Span(d.m, d.ic, d.x_stride));
+  if (d.residual != Residual::kNone) tensors.residual = store.Input(d.dtype, Span(d.m, d.oc, d.residual_stride));
+  tensors.y = store.Output(d.dtype, Span(d.m, d.oc, d.y_stride));
 }
 
 bool Case<FullyConnected>::Exact(const FullyConnectedDesc& d) {
   return ExactActivation(d.activation) && d.ic < (int64_t{1} << 19);
 }
 
-std::vector<Expected> Case<FullyConnected>::Reference() const {
+std::vector<Expected> Case<FullyConnected>::Reference(Accuracy accuracy) const {
   const FullyConnectedDesc& d = desc_;
-  Expected e{"y", static_cast<const float*>(tensors.y), d.m, d.oc, d.y_stride ? d.y_stride : d.oc, {}, {}};
+  Expected e{"y", tensors.y, d.m, d.oc, d.y_stride ? d.y_stride : d.oc, {}, {}};
   e.want.resize(static_cast<size_t>(d.m * d.oc));
   e.tolerance.assign(e.want.size(), 0.0);
   std::vector<double> magnitude(e.want.size());
@@ -32,9 +32,11 @@ std::vector<Expected> Case<FullyConnected>::Reference() const {
   if (fill_ == Fill::kNormal) {
     for (size_t i = 0; i < e.want.size(); ++i) {
       const int64_t terms = d.ic + 2;  // bias and residual
-      e.tolerance[i] = ActivatedTolerance(d.activation, e.want[i], DotTolerance(terms, magnitude[i]));
+      const double reduced = accuracy == Accuracy::kReduced ? Tf32Tolerance(magnitude[i]) : 0;
+      e.tolerance[i] = ActivatedTolerance(d.activation, e.want[i], DotTolerance(terms, magnitude[i]) + reduced);
     }
   }
+  RoundTo(d.dtype, e);
   return {e};
 }
 

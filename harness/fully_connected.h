@@ -14,7 +14,8 @@ class Case<FullyConnected> {
  public:
   Case(const FullyConnectedDesc& desc, TensorStore& store);
   static bool Exact(const FullyConnectedDesc& desc);
-  std::vector<Expected> Reference() const;
+  // Accuracy::kReduced: factors rounded to TF32.
+  std::vector<Expected> Reference(Accuracy accuracy = Accuracy::kStrict) const;
   static Status RunOnce(const FullyConnected& op, const FullyConnectedTensors& t, void* scratch) {
     return op.Run(t, scratch);
   }

@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <mutex>
 
+#include "reference/element.h"
+
 namespace lamina::harness {
 
 uint64_t TensorStore::Random() {  // SplitMix64 (Steele, Lea, Flood 2014)
@@ -31,39 +33,51 @@ void* TensorStore::Allocate(size_t bytes) {
   return all_.back().data();
 }
 
-float* TensorStore::Input(int64_t count, double scale) {
-  float* data = static_cast<float*>(Allocate(static_cast<size_t>(count) * sizeof(float)));
+void* TensorStore::Input(DType dtype, int64_t count, double scale) {
+  void* data = Allocate(static_cast<size_t>(count) * SizeOf(dtype));
   for (int64_t i = 0; i < count; ++i) {
     const int64_t integer = RandomBelow(8);  // -4..-1, 1..4
-    data[i] = fill_ == Fill::kExact ? static_cast<float>(integer < 4 ? integer - 4 : integer - 3)
-                                    : static_cast<float>(scale * RandomNormal());
+    const auto exact = static_cast<double>(integer < 4 ? integer - 4 : integer - 3);
+    reference::Store(fill_ == Fill::kExact ? exact : scale * RandomNormal(), dtype, data, i);
   }
   inputs_.push_back(&all_.back());
   return data;
 }
+float* TensorStore::Input(int64_t count, double scale) { return static_cast<float*>(Input(DType::kF32, count, scale)); }
 
-float* TensorStore::Output(int64_t count) {
-  float* data = static_cast<float*>(Allocate(static_cast<size_t>(count) * sizeof(float)));
-  outputs_.push_back({data, count});
+void* TensorStore::Output(DType dtype, int64_t count) {
+  void* data = Allocate(static_cast<size_t>(count) * SizeOf(dtype));
+  outputs_.push_back({static_cast<std::byte*>(data), count, dtype});
   return data;
 }
+float* TensorStore::Output(int64_t count) { return static_cast<float*>(Output(DType::kF32, count)); }
 
 void TensorStore::ProtectInputs() {
   for (Guarded* g : inputs_) g->Protect();
 }
 
+bool TensorStore::Region::poisoned(int64_t i) const {
+  const std::byte* at = data + i * element();
+  return dtype == DType::kF32 ? std::memcmp(at, &kPoison, sizeof(kPoison)) == 0
+                              : std::memcmp(at, &kNarrowPoison, sizeof(kNarrowPoison)) == 0;
+}
+
 void TensorStore::PoisonOutputs() {
   for (const Region& r : outputs_) {
-    for (int64_t i = 0; i < r.count; ++i) std::memcpy(r.data + i, &kPoison, sizeof(kPoison));
+    for (int64_t i = 0; i < r.count; ++i) {
+      std::byte* at = r.data + i * r.element();
+      if (r.dtype == DType::kF32) {
+        std::memcpy(at, &kPoison, sizeof(kPoison));
+      } else {
+        std::memcpy(at, &kNarrowPoison, sizeof(kNarrowPoison));
+      }
+    }
   }
 }
 
 std::vector<std::byte> TensorStore::OutputBytes() const {
   std::vector<std::byte> bytes;
-  for (const Region& r : outputs_) {
-    const auto* begin = reinterpret_cast<const std::byte*>(r.data);
-    bytes.insert(bytes.end(), begin, begin + r.count * static_cast<int64_t>(sizeof(float)));
-  }
+  for (const Region& r : outputs_) bytes.insert(bytes.end(), r.data, r.data + r.count * r.element());
   bytes.push_back(std::byte{1});  // never empty, so that a first run can be told from none
   return bytes;
 }
@@ -73,17 +87,16 @@ std::string CheckGaps(const TensorStore& store, std::span<const Expected> output
     std::vector<bool> in_row(static_cast<size_t>(region.count));  // of any expected output that lies in this region
     const Expected* last = nullptr;
     for (const Expected& e : outputs) {
-      if (e.got < region.data || e.got >= region.data + region.count) continue;
+      const auto* got = static_cast<const std::byte*>(e.got);
+      if (got < region.data || got >= region.data + region.count * region.element()) continue;
       last = &e;
       for (int64_t r = 0; r < e.rows; ++r) {
-        const auto begin = in_row.begin() + (e.got - region.data) + r * e.stride;
+        const auto begin = in_row.begin() + (got - region.data) / region.element() + r * e.stride;
         std::fill(begin, begin + e.row, true);
       }
     }
     for (int64_t i = 0; last != nullptr && i < region.count; ++i) {
-      uint32_t bits;
-      std::memcpy(&bits, region.data + i, sizeof(bits));
-      if (!in_row[static_cast<size_t>(i)] && bits != TensorStore::kPoison) {
+      if (!in_row[static_cast<size_t>(i)] && !region.poisoned(i)) {
         return last->name + ": element " + std::to_string(i) + " between the rows of the slice was written";
       }
     }

@@ -40,6 +40,8 @@ class TensorStore {
   // An input of `count` floats by the fill. Each call continues one random sequence, so inputs differ.
   // scale multiplies kNormal values.
   float* Input(int64_t count, double scale = 1.0);
+  // The same as elements of any dtype, rounded to it.
+  void* Input(DType dtype, int64_t count, double scale = 1.0);
   // An input holding these bytes.
   template <class T>
   T* Input(const std::vector<T>& values) {
@@ -48,8 +50,9 @@ class TensorStore {
     inputs_.push_back(&all_.back());
     return data;
   }
-  // An output of `count` floats, all NaN of one pattern until written.
+  // An output of `count` floats, all NaN of one pattern until written; and one of any dtype.
   float* Output(int64_t count);
+  void* Output(DType dtype, int64_t count);
 
   uint64_t Random();                   // uniform over 64 bits
   int64_t RandomBelow(int64_t bound);  // uniform in [0, bound)
@@ -60,12 +63,17 @@ class TensorStore {
   // All outputs' bytes, for comparing runs bit for bit.
   std::vector<std::byte> OutputBytes() const;
   struct Region {
-    float* data;
+    std::byte* data;
     int64_t count;
+    DType dtype;
+    int64_t element() const { return static_cast<int64_t>(SizeOf(dtype)); }
+    bool poisoned(int64_t i) const;  // element i holds what it held before the run
   };
   const std::vector<Region>& outputs() const { return outputs_; }
 
-  static constexpr uint32_t kPoison = 0x7fc0de5a;  // a NaN that no kernel produces
+  // NaNs that no kernel produces.
+  static constexpr uint32_t kPoison = 0x7fc0de5a;
+  static constexpr uint16_t kNarrowPoison = 0x7fd5;  // of bf16 and of f16
 
  private:
   void* Allocate(size_t bytes);
@@ -171,7 +179,7 @@ std::vector<Checked> CandidatesToCheck(const typename Op::Desc& desc, const Pari
   std::vector<Isa> isas = options.isas.empty() ? SupportedIsas() : options.isas;
   if (options.backend != Backend::kCpu) isas = {Isa::kBest};
   for (Isa isa : isas) {
-    Context context{.backend = options.backend, .isa = isa};
+    Context context{.backend = options.backend, .isa = isa, .accuracy = Accuracy::kReduced};  // none is held back
     const auto candidates = Op::Candidates(desc, context);
     if (!candidates.ok()) {
       ++report.failed;

@@ -32,18 +32,18 @@ double MostAfter(const Activation& a, double most) {
 Case<SeparableConv2d>::Case(const SeparableConv2dDesc& d, TensorStore& store) : desc_(d), fill_(store.fill()) {
   const int64_t in = d.depthwise_in(), out = d.depthwise_out();
   if (d.has_expand()) {
-    weights.expand_w = store.Input(in * d.ic);
-    if (d.expand_bias) weights.expand_bias = store.Input(in);
+    weights.expand_w = store.Input(d.dtype, in * d.ic);
+    if (d.expand_bias) weights.expand_bias = store.Input(d.dtype, in);
   }
-  weights.depthwise_w = store.Input(out * d.kh * d.kw);
-  if (d.depthwise_bias) weights.depthwise_bias = store.Input(out);
+  weights.depthwise_w = store.Input(d.dtype, out * d.kh * d.kw);
+  if (d.depthwise_bias) weights.depthwise_bias = store.Input(d.dtype, out);
   if (d.has_project()) {
-    weights.project_w = store.Input(d.oc * out);
-    if (d.project_bias) weights.project_bias = store.Input(d.oc);
+    weights.project_w = store.Input(d.dtype, d.oc * out);
+    if (d.project_bias) weights.project_bias = store.Input(d.dtype, d.oc);
   }
-  tensors.x = store.Input(RowsOf(d, d.ic, d.ih, d.iw, d.x_stride).span());
-  if (d.residual != Residual::kNone) tensors.residual = store.Input(RowsOfY(d, d.residual_stride).span());
-  tensors.y = store.Output(RowsOfY(d, d.y_stride).span());
+  tensors.x = store.Input(d.dtype, RowsOf(d, d.ic, d.ih, d.iw, d.x_stride).span());
+  if (d.residual != Residual::kNone) tensors.residual = store.Input(d.dtype, RowsOfY(d, d.residual_stride).span());
+  tensors.y = store.Output(d.dtype, RowsOfY(d, d.y_stride).span());
 }
 
 bool Case<SeparableConv2d>::Exact(const SeparableConv2dDesc& d) {
@@ -62,7 +62,7 @@ bool Case<SeparableConv2d>::Exact(const SeparableConv2dDesc& d) {
 std::vector<Expected> Case<SeparableConv2d>::Reference() const {
   const SeparableConv2dDesc& d = desc_;
   const Rows y = RowsOfY(d, d.y_stride);
-  Expected e{"y", static_cast<const float*>(tensors.y), y.rows, y.row, y.stride, {}, {}};
+  Expected e{"y", tensors.y, y.rows, y.row, y.stride, {}, {}};
   e.want.resize(static_cast<size_t>(y.rows * y.row));
   e.tolerance.assign(e.want.size(), 0.0);
   const bool exact = fill_ == Fill::kExact;

@@ -15,6 +15,7 @@
 #include "harness/problem.h"
 #include "harness/separable_conv2d.h"
 #include "lamina/machine.h"
+#include "lamina/version.h"
 
 namespace lamina {
 namespace {
@@ -265,8 +266,14 @@ TEST(Contexts, AreRefusedWithTheReason) {
     const auto op = Conv2d::Candidates(desc, context);
     return op.ok() ? Status{} : op.status();
   };
-  EXPECT_EQ(refusal({.backend = Backend::kCuda}).code(), StatusCode::kNotBuilt);
-  EXPECT_NE(refusal({.backend = Backend::kCuda}).message().find("built without CUDA"), std::string::npos);
+  const Status cuda = refusal({.backend = Backend::kCuda});
+  if (!BuildInfo().cuda) {
+    EXPECT_EQ(cuda.code(), StatusCode::kNotBuilt);
+    EXPECT_NE(cuda.message().find("built without CUDA"), std::string::npos) << cuda.message();
+  } else if (!cuda.ok()) {  // no GPU here
+    EXPECT_EQ(cuda.code(), StatusCode::kUnsupportedHardware);
+    EXPECT_NE(cuda.message().find("no CUDA device"), std::string::npos) << cuda.message();
+  }
   EXPECT_NE(refusal({.backend = static_cast<Backend>(9)}).message().find("member of Backend, got 9"),
             std::string::npos);
   EXPECT_NE(refusal({.isa = static_cast<Isa>(9)}).message().find("member of Isa, got 9"), std::string::npos);

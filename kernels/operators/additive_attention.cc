@@ -125,7 +125,8 @@ template <>
 struct Traits<AdditiveAttention::Base> {
   using D = AdditiveAttentionDesc;
   static CandidateList<AdditiveAttention::Base> Offered(Backend backend) {
-    return backend == Backend::kReference ? oracle::AdditiveAttentionCandidates() : cpu::AdditiveAttentionCandidates();
+    return OfferedBy(backend, cpu::AdditiveAttentionCandidates, oracle::AdditiveAttentionCandidates,
+                     cuda::AdditiveAttentionCandidates);
   }
   static Status CheckWeights(const D& d, const AdditiveAttentionWeights& w) {
     if (w.query_w == nullptr) return Refuse(d, "weights.query_w must not be null");
@@ -148,8 +149,10 @@ struct Traits<AdditiveAttention::Base> {
       return Refuse(d, "values must be null when value_dim=0: the keys serve");
     if (d.mask && t.mask == nullptr && d.keys > 0) return Refuse(d, "mask must not be null when mask=1");
     if (!d.mask && t.mask != nullptr) return Refuse(d, "mask must be null when mask=0");
-    if (Status s = CheckPreparedAlignment(d, t.prepared_keys); !s.ok()) return s;
-    return CheckLengths(d, t.key_lengths);
+    return CheckPreparedAlignment(d, t.prepared_keys);
+  }
+  static Status CheckLengths(const D& d, const AdditiveAttentionTensors& t) {
+    return lamina::CheckLengths(d, t.key_lengths);
   }
   static bool IsEmpty(const D& d) { return d.batch == 0 || d.queries == 0; }
 };
@@ -177,8 +180,10 @@ Status AdditiveAttention::PrepareKeys(const void* keys, const int32_t* key_lengt
   if (keys == nullptr && s.desc.keys > 0) return Refuse(s.desc, "keys must not be null");
   if (prepared_keys == nullptr) return Refuse(s.desc, "prepared_keys must not be null");
   if (Status status = CheckPreparedAlignment(s.desc, prepared_keys); !status.ok()) return status;
-  if (Status status = CheckLengths(s.desc, key_lengths); !status.ok()) return status;
-  return WithScratch(s.desc, s.kernel->scratch_bytes(), scratch, [&](std::byte* memory) {
+  if (s.context.backend != Backend::kCuda) {
+    if (Status status = CheckLengths(s.desc, key_lengths); !status.ok()) return status;
+  }
+  return WithScratch(s.desc, s.context.backend, s.kernel->scratch_bytes(), scratch, [&](std::byte* memory) {
     return s.kernel->PrepareKeys(keys, key_lengths, static_cast<std::byte*>(prepared_keys), memory);
   });
 }

@@ -95,7 +95,7 @@ Cost CostOf(const Conv2dDesc& d) {
 template <>
 struct Traits<Conv2d> {
   static CandidateList<Conv2d> Offered(Backend backend) {
-    return backend == Backend::kReference ? oracle::Conv2dCandidates() : cpu::Conv2dCandidates();
+    return OfferedBy(backend, cpu::Conv2dCandidates, oracle::Conv2dCandidates, cuda::Conv2dCandidates);
   }
   static Status CheckWeights(const Conv2dDesc& d, const Conv2dWeights& w) {
     if (w.w == nullptr) return Refuse(d, "weights.w must not be null");

@@ -69,7 +69,8 @@ Cost CostOf(const FullyConnectedDesc& d) {
 template <>
 struct Traits<FullyConnected> {
   static CandidateList<FullyConnected> Offered(Backend backend) {
-    return backend == Backend::kReference ? oracle::FullyConnectedCandidates() : cpu::FullyConnectedCandidates();
+    return OfferedBy(backend, cpu::FullyConnectedCandidates, oracle::FullyConnectedCandidates,
+                     cuda::FullyConnectedCandidates);
   }
   static Status CheckWeights(const FullyConnectedDesc& d, const FullyConnectedWeights& w) {
     if (w.w == nullptr) return Refuse(d, "weights.w must not be null");

@@ -256,8 +256,8 @@ Cost CostOf(const MultiHeadAttentionDesc& d) {
 template <>
 struct Traits<MultiHeadAttention> {
   static CandidateList<MultiHeadAttention> Offered(Backend backend) {
-    return backend == Backend::kReference ? oracle::MultiHeadAttentionCandidates()
-                                          : cpu::MultiHeadAttentionCandidates();
+    return OfferedBy(backend, cpu::MultiHeadAttentionCandidates, oracle::MultiHeadAttentionCandidates,
+                     cuda::MultiHeadAttentionCandidates);
   }
 
   static Status CheckWeights(const MultiHeadAttentionDesc& d, const MultiHeadAttentionWeights& w) {
@@ -280,6 +280,10 @@ struct Traits<MultiHeadAttention> {
     if (d.alibi != (t.alibi_slopes != nullptr)) {
       return Refuse(d, "alibi_slopes must be given when alibi=1, and only then");
     }
+    return {};
+  }
+
+  static Status CheckLengths(const MultiHeadAttentionDesc& d, const MultiHeadAttentionTensors& t) {
     for (int64_t b = 0; t.key_lengths != nullptr && b < d.batch; ++b) {
       if (t.key_lengths[b] < 0 || t.key_lengths[b] > d.seqlen_kv) {
         return Refuse(d, "key_lengths must lie in [0, seqlen_kv]", {{"batch", b}, {"key_length", t.key_lengths[b]}});

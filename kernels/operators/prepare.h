@@ -3,7 +3,8 @@
 //   Fields<Desc>                                               the list of fields (text.h)
 //   Traits<Op>::Offered(Backend)                               the backend's candidates, preferred first
 //   Traits<Op>::CheckWeights(desc, weights)                    null pointers, as a Status
-//   Traits<Op>::CheckTensors(desc, tensors)                    null pointers and run-time lengths
+//   Traits<Op>::CheckTensors(desc, tensors)                    null pointers
+//   Traits<Op>::CheckLengths(desc, tensors)                    run-time lengths, where the operator has them
 //   Traits<Op>::IsEmpty(desc)                                  nothing to compute: Run returns at once
 #ifndef LAMINA_KERNELS_OPERATORS_PREPARE_H_
 #define LAMINA_KERNELS_OPERATORS_PREPARE_H_
@@ -25,14 +26,15 @@ namespace lamina {
 template <class Op>
 struct Traits;
 
-// Calls run(memory) with `bytes` of scratch: the caller's own or, when that is null, this thread's arena's.
+// Calls run(memory) with `bytes` of scratch: the caller's own or, when that is null, this thread's arena's. On kCuda
+// scratch is device memory, and null reaches the kernel, which then takes its own.
 template <class Desc, class F>
-Status WithScratch(const Desc& desc, size_t bytes, void* scratch, const F& run) {
+Status WithScratch(const Desc& desc, Backend backend, size_t bytes, void* scratch, const F& run) {
   if (reinterpret_cast<uintptr_t>(scratch) % kScratchAlignment != 0) {
     return Refuse(desc, "scratch must lie at a multiple of 64 bytes",
                   {{"remainder", static_cast<int64_t>(reinterpret_cast<uintptr_t>(scratch) % kScratchAlignment)}});
   }
-  if (scratch != nullptr || bytes == 0) return run(static_cast<std::byte*>(scratch));
+  if (scratch != nullptr || bytes == 0 || backend == Backend::kCuda) return run(static_cast<std::byte*>(scratch));
   const ArenaLease lease(bytes);
   if (lease.data() == nullptr) {
     return {StatusCode::kOutOfMemory,
@@ -62,6 +64,8 @@ Result<std::vector<CandidateReport>> Operator<D, W, T>::Candidates(const D& desc
     Judgement judgement = candidate.judge(desc, one_thread);
     if (context->accuracy == Accuracy::kStrict && candidate.accuracy != Accuracy::kStrict) {
       judgement = Refused("does not keep the direct algorithm's bound, which accuracy=strict asks for");
+    } else if (context->accuracy == Accuracy::kDefault && candidate.accuracy == Accuracy::kReduced) {
+      judgement = Refused("rounds the factors of its products, which accuracy=reduced allows");
     }
     const std::string name = ImplementationName(*context, candidate.name);
     const bool accepted = judgement.refusal.empty();
@@ -110,8 +114,13 @@ Status Operator<D, W, T>::Run(const T& tensors, void* scratch) const {
   const State& s = *state_;
   if (Traits<Operator>::IsEmpty(s.desc)) return {};
   if (Status status = Traits<Operator>::CheckTensors(s.desc, tensors); !status.ok()) return status;
+  if constexpr (requires { Traits<Operator>::CheckLengths(s.desc, tensors); }) {
+    if (s.context.backend != Backend::kCuda) {  // there they lie on the device
+      if (Status status = Traits<Operator>::CheckLengths(s.desc, tensors); !status.ok()) return status;
+    }
+  }
   const cpu::SerialScope scope(s.serial);
-  return WithScratch(s.desc, s.kernel->scratch_bytes(), scratch,
+  return WithScratch(s.desc, s.context.backend, s.kernel->scratch_bytes(), scratch,
                      [&](std::byte* memory) { return s.kernel->Run(tensors, memory); });
 }
 

@@ -7,6 +7,7 @@
 #include <iterator>
 
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/operators/backends.h"
 #include "lamina/machine.h"
 
 namespace lamina {
@@ -87,7 +88,7 @@ Result<Context> Resolve(const Context& asked) {
                            std::to_string(static_cast<int>(asked.accuracy)));
   }
   if (asked.backend == Backend::kCuda) {
-    return Status{StatusCode::kNotBuilt, "context: backend cuda is not available: this library was built without CUDA"};
+    if (Status s = cuda::Available(asked.stream); !s.ok()) return s;
   }
   const std::vector<Isa> supported = SupportedIsas();
   if (asked.isa == Isa::kBest) {

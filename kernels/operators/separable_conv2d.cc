@@ -130,7 +130,8 @@ Cost CostOf(const SeparableConv2dDesc& d) {
 template <>
 struct Traits<SeparableConv2d> {
   static CandidateList<SeparableConv2d> Offered(Backend backend) {
-    return backend == Backend::kReference ? oracle::SeparableConv2dCandidates() : cpu::SeparableConv2dCandidates();
+    return OfferedBy(backend, cpu::SeparableConv2dCandidates, oracle::SeparableConv2dCandidates,
+                     cuda::SeparableConv2dCandidates);
   }
   static Status CheckWeights(const SeparableConv2dDesc& d, const SeparableConv2dWeights& w) {
     const auto check = [&](const char* step, bool has_step, const void* weights, bool has_bias, const void* bias) {

@@ -1,5 +1,7 @@
 #include "lamina/version.h"
 
+#include "kernels/operators/backends.h"
+
 #define LAMINA_TEXT_OF(x) #x
 #define LAMINA_TEXT(x) LAMINA_TEXT_OF(x)
 
@@ -18,6 +20,7 @@ Build BuildInfo() {
   build.isas = SupportedIsas();
   const std::vector<Isa> other = UnsupportedIsas();
   build.isas.insert(build.isas.begin(), other.begin(), other.end());
+  build.cuda = cuda::Built();
   return build;
 }
 

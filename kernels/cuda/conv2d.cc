@@ -1,0 +1,71 @@
+// conv2d on CUDA: the matrix product whose rows are windows of the image.
+#include "kernels/cuda/gemm_operator.h"
+#include "kernels/operators/backends.h"
+
+namespace lamina::cuda {
+namespace {
+
+// Strides of an image tensor, of which `asked` is from pixel to pixel (nhwc) or from image to image (nchw), 0 = dense.
+RowStrides StridesOf(Layout layout, int64_t channels, int64_t pixels, int64_t asked) {
+  if (layout == Layout::kNhwc) {
+    const int64_t pixel = asked ? asked : channels;
+    return {pixels * pixel, pixel, 1};
+  }
+  return {asked ? asked : channels * pixels, 1, pixels};
+}
+
+}  // namespace
+
+template <>
+struct GemmTraits<Conv2d> {
+  static GemmSizes Sizes(const Conv2dDesc& d) {
+    return {d.n * d.oh() * d.ow(), d.oc / d.groups, d.kh * d.kw * (d.ic / d.groups), d.groups};
+  }
+
+  static GemmArgs Shape(const Conv2dDesc& d) {
+    const int64_t pixels = d.oh() * d.ow();
+    const RowStrides x = StridesOf(d.layout, d.ic, d.ih * d.iw, d.x_stride);
+    GemmArgs a;
+    a.x_image = x.image;
+    a.x_row = d.iw * x.pixel;
+    a.x_pixel = x.pixel;
+    a.x_channel = x.channel;
+    a.ih = static_cast<int>(d.ih);
+    a.iw = static_cast<int>(d.iw);
+    a.stride_h = static_cast<int>(d.stride_h);
+    a.stride_w = static_cast<int>(d.stride_w);
+    a.dilation_h = static_cast<int>(d.dilation_h);
+    a.dilation_w = static_cast<int>(d.dilation_w);
+    a.pad_top = static_cast<int>(d.pad_top);
+    a.pad_left = static_cast<int>(d.pad_left);
+    a.rows = static_cast<int>(d.n * pixels);
+    a.pixels = Divider::Of(static_cast<uint32_t>(pixels));
+    a.ow = Divider::Of(static_cast<uint32_t>(d.ow()));
+    a.epilogue.activation = d.activation;
+    a.epilogue.residual_kind = d.residual;
+    a.epilogue.y_strides = StridesOf(d.layout, d.oc, pixels, d.y_stride);
+    a.epilogue.residual_strides = StridesOf(d.layout, d.oc, pixels, d.residual_stride);
+    return a;
+  }
+
+  static HostWeights Host(const Conv2dDesc& d, const Conv2dWeights& w) {
+    const int64_t channels = d.ic / d.groups, taps = d.kh * d.kw;
+    const bool ohwi = d.weight_layout == WeightLayout::kOhwi;
+    return {.w = w.w,
+            .bias = d.bias ? w.bias : nullptr,
+            .groups = static_cast<int>(d.groups),
+            .n = static_cast<int>(d.oc / d.groups),
+            .kh = static_cast<int>(d.kh),
+            .kw = static_cast<int>(d.kw),
+            .channels = static_cast<int>(channels),
+            .group_stride = d.oc / d.groups * taps * channels,
+            .n_stride = taps * channels,
+            .h_stride = d.kw * (ohwi ? channels : 1),
+            .w_stride = ohwi ? channels : 1,
+            .channel_stride = ohwi ? 1 : taps};
+  }
+};
+
+CandidateList<Conv2d> Conv2dCandidates() { return kGemmCandidates<Conv2d>; }
+
+}  // namespace lamina::cuda

@@ -1,0 +1,93 @@
+// The matrix product that convolution and fully connected layers are on a GPU: what the host tells the kernel, and the
+// arithmetic of tiles that both do.
+//   y[row, n] = act(bias[n] + sum_k a[row, k] * w[n, k]),  row = (image, oh, ow),  k = (kh, kw, channel)
+// a is never formed: its element (row, k) is x at the pixel oh*stride_h - pad_top + kh*dilation_h, ..., zero outside.
+// A fully connected layer is the 1x1 case with one row of pixels.
+#ifndef LAMINA_KERNELS_CUDA_CORE_GEMM_H_
+#define LAMINA_KERNELS_CUDA_CORE_GEMM_H_
+
+#include <cstdint>
+
+#include "kernels/cuda/core/divider.h"
+#include "kernels/cuda/core/round.h"
+#include "lamina/types.h"
+
+namespace lamina::cuda {
+
+// How products are formed. The elements of memory are f32 for the first three.
+enum class Math { kF32 = 0, kTf32 = 1, kTf32x3 = 2, kBf16 = 3, kF16 = 4 };
+
+constexpr int ElementBytes(Math math) { return math <= Math::kTf32x3 ? 4 : 2; }
+
+// A tensor of rows (image, pixel) and channels; elements from one to the next.
+struct RowStrides {
+  int64_t image = 0, pixel = 0, channel = 0;
+};
+
+struct Epilogue {
+  const float* bias = nullptr;  // [groups, n_padded], zeros where the layer has none
+  Activation activation = {};
+  Residual residual_kind = Residual::kNone;
+  const void* residual = nullptr;
+  RowStrides residual_strides = {};
+  void* y = nullptr;
+  RowStrides y_strides = {};
+  bool quads = false;  // rows of y (and residual) have dense channels, four of them aligned wherever a column is
+};
+
+struct GemmArgs {
+  const void* x = nullptr;
+  int64_t x_image = 0, x_row = 0, x_pixel = 0, x_channel = 0;  // elements
+  int ih = 1, iw = 1, kh = 1, kw = 1;
+  int stride_h = 1, stride_w = 1, dilation_h = 1, dilation_w = 1, pad_top = 0, pad_left = 0;
+  int rows = 0;                  // images * oh * ow
+  Divider pixels = {}, ow = {};  // of one image; of one of its rows
+  int channels = 0;              // of one group's input
+  int k = 0;                     // kh * kw * channels
+  int n = 0, groups = 1;         // outputs of one group
+  const void* w = nullptr;       // [groups, n_padded, k_padded], zeros beyond n and k
+  int n_padded = 0, k_padded = 0;
+  Epilogue epilogue = {};
+};
+
+// Bytes of k that one step of the pipeline holds for each row of a tile: four 16-byte chunks.
+inline constexpr int kStepBytes = 64;
+inline constexpr int kMostTileN = 128;
+
+constexpr int PaddedN(int64_t n) { return static_cast<int>(RoundUp(n, kMostTileN)); }
+constexpr int PaddedK(int64_t k, Math math) { return static_cast<int>(RoundUp(k, kStepBytes / ElementBytes(math))); }
+
+// Tiles in the order in which blocks start: bands of kBand tiles of rows, all columns within a band, so that what runs
+// at one time shares both operands in L2.
+struct Tile {
+  int m, n, group;
+};
+inline constexpr int kBand = 8;
+LAMINA_HD Tile TileOf(int64_t block, int m_tiles, int n_tiles) {
+  const int64_t per_group = static_cast<int64_t>(m_tiles) * n_tiles;
+  const auto group = static_cast<int>(block / per_group);
+  const int64_t in_group = block % per_group;
+  const auto band = static_cast<int>(in_group / (static_cast<int64_t>(kBand) * n_tiles));
+  const auto in_band = static_cast<int>(in_group % (static_cast<int64_t>(kBand) * n_tiles));
+  const int left = m_tiles - band * kBand, height = left < kBand ? left : kBand;
+  return {band * kBand + in_band % height, in_band / height, group};
+}
+
+// Where element k of a row of a lies: the tap and the channel, advanced step by step without a division.
+struct Tap {
+  int r = 0, s = 0, c = 0;
+  LAMINA_HD void Advance(int by, int kw, int channels) {
+    c += by;
+    while (c >= channels) {
+      c -= channels;
+      if (++s == kw) {
+        s = 0;
+        ++r;
+      }
+    }
+  }
+};
+
+}  // namespace lamina::cuda
+
+#endif  // LAMINA_KERNELS_CUDA_CORE_GEMM_H_

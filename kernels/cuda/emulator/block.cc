@@ -1,0 +1,229 @@
+#include "kernels/cuda/emulator/block.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <boost/context/fiber.hpp>
+#include <cstdio>
+#include <cstdlib>
+#include <deque>
+#include <memory>
+#include <utility>
+
+namespace lamina::cuda::emulator {
+namespace {
+
+constexpr size_t kStackBytes = 128 * 1024;
+constexpr size_t kSharedAlignment = 1024;
+constexpr std::byte kPoison{0xff};  // NaN as f32, bf16 and f16
+
+Block* running = nullptr;
+
+[[noreturn]] void Die(const char* sentence) {
+  std::fprintf(stderr, "emulated GPU: %s (block %u,%u,%u thread %u)\n", sentence, blockIdx.x, blockIdx.y, blockIdx.z,
+               threadIdx.x);
+  std::abort();
+}
+
+// Stacks live on from block to block.
+class KeptStacks {
+ public:
+  boost::context::stack_context allocate() {
+    if (!Free().empty()) {
+      const auto stack = Free().back();
+      Free().pop_back();
+      return stack;
+    }
+    return boost::context::fixedsize_stack(kStackBytes).allocate();
+  }
+  void deallocate(boost::context::stack_context& stack) { Free().push_back(stack); }
+
+ private:
+  static std::vector<boost::context::stack_context>& Free() {
+    static auto* const free = new std::vector<boost::context::stack_context>;
+    return *free;
+  }
+};
+
+}  // namespace
+
+struct Block::Fiber {
+  boost::context::fiber self, scheduler;
+  const uint64_t* counter = nullptr;  // waits until *counter differs from value; null: it can go on
+  uint64_t value = 0;
+  const char* what = "start";
+  bool done = false;
+  std::vector<std::function<void()>> open;                // copies not yet committed
+  std::deque<std::vector<std::function<void()>>> groups;  // committed, not yet landed
+};
+
+Schedule& TheSchedule() {
+  static Schedule schedule;
+  return schedule;
+}
+
+Block& Block::Current() {
+  if (running == nullptr) Die("device code was called outside a kernel");
+  return *running;
+}
+
+Block::Block(int threads, size_t shared_bytes)
+    : threads_(threads), shared_bytes_(shared_bytes), warps_(static_cast<size_t>(threads / kWarpLanes)) {
+  // Shared memory ends at an inaccessible page, as far as its alignment allows.
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const size_t most = (kMostSharedBytes + page - 1) / page * page;
+  void* map = mmap(nullptr, most + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (map == MAP_FAILED || mprotect(static_cast<std::byte*>(map) + most, page, PROT_NONE) != 0) Die("no memory");
+  shared_map_ = static_cast<std::byte*>(map);
+  const size_t rounded = (shared_bytes + kSharedAlignment - 1) / kSharedAlignment * kSharedAlignment;
+  shared_ = shared_map_ + most - rounded;
+  for (int i = 0; i < threads; ++i) fibers_.push_back(std::make_unique<Fiber>());
+}
+
+Block::~Block() {
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  munmap(shared_map_, (kMostSharedBytes + page - 1) / page * page + page);
+}
+
+void Block::RunGrid(dim3 grid, int threads, size_t shared_bytes, const std::function<void()>& body) {
+  if (running != nullptr) Die("a kernel was launched within a kernel");
+  if (threads < kWarpLanes || threads > 1024 || threads % kWarpLanes != 0) {
+    Die("a block must have whole warps, at most 1024 threads");
+  }
+  if (shared_bytes > kMostSharedBytes) Die("a block must not have more than 227 KiB of shared memory");
+  if (grid.x < 1 || grid.x > 0x7fffffff || grid.y < 1 || grid.y > 65535 || grid.z < 1 || grid.z > 65535) {
+    Die("a grid must have 1 to 2^31 - 1, 65535 and 65535 blocks");
+  }
+  Block block(threads, shared_bytes);
+  running = &block;
+  gridDim = grid;
+  blockDim = {static_cast<unsigned>(threads), 1, 1};
+  const uint64_t count = uint64_t{grid.x} * grid.y * grid.z;
+  for (uint64_t i = 0; i < count; ++i) {
+    const uint64_t b = TheSchedule().backward ? count - 1 - i : i;
+    blockIdx = {static_cast<unsigned>(b % grid.x), static_cast<unsigned>(b / grid.x % grid.y),
+                static_cast<unsigned>(b / grid.x / grid.y)};
+    block.Run(body);
+  }
+  running = nullptr;
+}
+
+void Block::Run(const std::function<void()>& body) {
+  const size_t rounded = (shared_bytes_ + kSharedAlignment - 1) / kSharedAlignment * kSharedAlignment;
+  std::memset(shared_, static_cast<int>(kPoison), rounded);
+  for (auto& fiber : fibers_) {
+    Fiber& f = *fiber;
+    f.counter = nullptr;
+    f.done = false;
+    f.self = boost::context::fiber(std::allocator_arg, KeptStacks(), [&f, &body](boost::context::fiber&& scheduler) {
+      f.scheduler = std::move(scheduler);
+      body();
+      f.done = true;
+      return std::move(f.scheduler);
+    });
+  }
+  int left = threads_;
+  while (left > 0) {
+    bool moved = false;
+    for (int turn = 0; turn < threads_; ++turn) {
+      const int i = TheSchedule().backward ? threads_ - 1 - turn : turn;
+      Fiber& f = *fibers_[static_cast<size_t>(i)];
+      if (f.done || (f.counter != nullptr && *f.counter == f.value)) continue;
+      f.counter = nullptr;
+      moved = true;
+      current_ = i;
+      threadIdx = {static_cast<unsigned>(i), 0, 0};
+      f.self = std::move(f.self).resume();
+      if (f.done) {
+        --left;
+        for (const auto& group : f.groups) {
+          if (!group.empty()) Die("a thread ended with copies that it has not waited for");
+        }
+        if (!f.open.empty()) Die("a thread ended with copies that it has not committed");
+        f.groups.clear();
+      }
+    }
+    if (!moved) ReportStuck();
+  }
+  for (const Barrier& barrier : named_) {
+    if (barrier.arrived != 0) Die("a block ended with threads on their way to a named barrier");
+  }
+  for (size_t i = shared_bytes_; i < rounded; ++i) {
+    if (shared_[i] != kPoison) Die("a kernel wrote behind its shared memory");
+  }
+}
+
+void Block::WaitForChange(const uint64_t& counter, uint64_t value, const char* what) {
+  Fiber& f = *fibers_[static_cast<size_t>(current_)];
+  if (counter != value) return;
+  f.counter = &counter;
+  f.value = value;
+  f.what = what;
+  f.scheduler = std::move(f.scheduler).resume();
+}
+
+void Block::Meet(Barrier& barrier, int expected, const char* what) {
+  const uint64_t generation = barrier.generation;
+  if (++barrier.arrived == expected) {
+    barrier.arrived = 0;
+    ++barrier.generation;
+    return;
+  }
+  WaitForChange(barrier.generation, generation, what);
+}
+
+void Block::ArriveNamed(int id, int threads) {
+  Barrier& barrier = named_[id];
+  if (++barrier.arrived < threads) return;
+  barrier.arrived = 0;
+  ++barrier.generation;
+}
+
+const std::byte* Block::ExchangeBytes(const void* mine, size_t bytes, const char* what) {
+  Warp& warp = warps_[static_cast<size_t>(current_ / kWarpLanes)];
+  // Two sets of slots in turn: nobody writes the next but one before all have read this one.
+  auto& slots = warp.slots[warp.barrier.generation % 2];
+  std::memcpy(slots[lane()], mine, bytes);
+  warp.what[lane()] = what;
+  if (warp.barrier.arrived + 1 == kWarpLanes) {
+    for (const char* other : warp.what) {
+      if (std::strcmp(other, what) != 0) Die("the lanes of a warp met in different instructions");
+    }
+  }
+  Meet(warp.barrier, kWarpLanes, what);
+  return slots[0];
+}
+
+void Block::IssueCopy(std::function<void()> copy) {
+  if (TheSchedule().late) {
+    fibers_[static_cast<size_t>(current_)]->open.push_back(std::move(copy));
+  } else {
+    copy();
+  }
+}
+
+void Block::CommitCopies() {
+  Fiber& f = *fibers_[static_cast<size_t>(current_)];
+  if (TheSchedule().late) f.groups.push_back(std::exchange(f.open, {}));
+}
+
+void Block::WaitCopies(int groups_left) {
+  Fiber& f = *fibers_[static_cast<size_t>(current_)];
+  while (f.groups.size() > static_cast<size_t>(groups_left)) {
+    for (const auto& copy : f.groups.front()) copy();
+    f.groups.pop_front();
+  }
+}
+
+void Block::ReportStuck() const {
+  std::fprintf(stderr, "emulated GPU: the threads of block %u,%u,%u wait for each other for ever:\n", blockIdx.x,
+               blockIdx.y, blockIdx.z);
+  for (int i = 0; i < threads_; ++i) {
+    const Fiber& f = *fibers_[static_cast<size_t>(i)];
+    std::fprintf(stderr, "  thread %d %s\n", i, f.done ? "has ended" : f.what);
+  }
+  std::abort();
+}
+
+}  // namespace lamina::cuda::emulator

@@ -1,0 +1,101 @@
+// A GPU on the CPU, for tests: runs a kernel's own source, each CUDA thread as a fiber. One block at a time, one fiber
+// at a time, switching only where threads wait for each other; so a block whose threads never meet is reported, not
+// hung on, and the order in which fibers take their turns, as well as the moment at which asynchronous copies land, can
+// be chosen to bring missing barriers and waits to light.
+#ifndef LAMINA_KERNELS_CUDA_EMULATOR_BLOCK_H_
+#define LAMINA_KERNELS_CUDA_EMULATOR_BLOCK_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "kernels/cuda/emulator/words.h"
+
+namespace lamina::cuda::emulator {
+
+// Two extremes that a correct kernel cannot tell apart.
+struct Schedule {
+  bool backward = false;  // threads take their turns from the last to the first
+  bool late = false;      // asynchronous copies land when they are waited for, not when they are issued
+};
+Schedule& TheSchedule();
+
+// Threads that meet: the generation grows when the last expected one has arrived.
+struct Barrier {
+  int arrived = 0;
+  uint64_t generation = 0;
+};
+
+inline constexpr int kWarpLanes = 32;
+inline constexpr size_t kMostSharedBytes = 232448;  // of a block, on sm_90
+inline constexpr size_t kMostExchangeBytes = 64;    // that one lane gives to a warp's collective
+
+class Block {
+ public:
+  // The block that is running. Kernels run on the thread that launches them.
+  static Block& Current();
+
+  // Runs `body` once per thread of each block of the grid. Aborts with a sentence where threads wait for ever.
+  static void RunGrid(dim3 grid, int threads, size_t shared_bytes, const std::function<void()>& body);
+
+  std::byte* shared() const { return shared_; }
+  int thread() const { return current_; }
+  int lane() const { return current_ % kWarpLanes; }
+
+  // Returns when `expected` threads have called it on this barrier since the last time.
+  void Meet(Barrier& barrier, int expected, const char* what);
+  // Returns when `counter` differs from `value`.
+  void WaitForChange(const uint64_t& counter, uint64_t value, const char* what);
+  void SyncThreads() { Meet(all_, threads_, "__syncthreads"); }
+  void SyncNamed(int id, int threads) { Meet(named_[id], threads, "bar.sync"); }
+  void ArriveNamed(int id, int threads);
+
+  // Gives `mine` to the lanes of this warp, all of which must call it, and returns the array of what they gave.
+  template <class T>
+  struct Lanes {
+    const std::byte* data;
+    const T& operator[](int lane) const { return *reinterpret_cast<const T*>(data + lane * kMostExchangeBytes); }
+  };
+  template <class T>
+  Lanes<T> Exchange(const T& mine, const char* what) {
+    static_assert(sizeof(T) <= kMostExchangeBytes);
+    return {ExchangeBytes(&mine, sizeof(T), what)};
+  }
+
+  // Asynchronous copies of the calling thread (cp.async): `copy` runs at once or, where copies land late, when its
+  // group has been waited for.
+  void IssueCopy(std::function<void()> copy);
+  void CommitCopies();
+  void WaitCopies(int groups_left);
+
+ private:
+  struct Fiber;
+  struct Warp {
+    Barrier barrier;
+    const char* what[kWarpLanes] = {};
+    alignas(16) std::byte slots[2][kWarpLanes][kMostExchangeBytes];
+  };
+
+  Block(int threads, size_t shared_bytes);
+  ~Block();
+  void Run(const std::function<void()>& body);
+  const std::byte* ExchangeBytes(const void* mine, size_t bytes, const char* what);
+  [[noreturn]] void ReportStuck() const;
+
+  int threads_;
+  int current_ = 0;
+  size_t shared_bytes_;
+  std::byte* shared_map_;
+  std::byte* shared_;
+  Barrier all_;
+  Barrier named_[16];
+  std::vector<Warp> warps_;
+  std::vector<std::unique_ptr<Fiber>> fibers_;
+};
+
+}  // namespace lamina::cuda::emulator
+
+#endif  // LAMINA_KERNELS_CUDA_EMULATOR_BLOCK_H_

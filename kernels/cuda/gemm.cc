@@ -1,0 +1,144 @@
+#include "kernels/cuda/gemm.h"
+
+#include <bit>
+#include <cstring>
+#include <vector>
+
+#include "kernels/cuda/core/cost.h"
+#include "kernels/cuda/core/element.h"
+
+namespace lamina::cuda {
+namespace {
+
+constexpr int64_t kMost = int64_t{1} << 30;  // of rows, columns and k: their padded and dilated sizes fit an int
+
+float BiasAsFloat(const void* bias, Math math, int64_t i) {
+  switch (math) {
+    case Math::kBf16: return Widen(static_cast<const Bf16*>(bias)[i]);
+    case Math::kF16: return Widen(static_cast<const F16*>(bias)[i]);
+    default: return static_cast<const float*>(bias)[i];
+  }
+}
+
+int64_t Tiles(int64_t rows, int64_t n, int64_t groups, int tile) { return DivUp(rows, tile) * DivUp(n, tile) * groups; }
+
+// The large tile reads its operands half as often; it pays where enough of them fill the device.
+int TileFor(const Device& device, int64_t rows, int64_t n, int64_t groups) {
+  return n > 64 && Tiles(rows, n, groups, 128) >= device.multiprocessors ? 128 : 64;
+}
+
+bool Multiples(int64_t of, std::initializer_list<int64_t> values) {
+  for (const int64_t v : values) {
+    if (v % of != 0) return false;
+  }
+  return true;
+}
+
+bool Aligned(const void* pointer, size_t bytes) { return reinterpret_cast<uintptr_t>(pointer) % bytes == 0; }
+
+bool TakesChunks(const GemmArgs& a, Math math) {
+  const int elements = 16 / ElementBytes(math);
+  return a.x_channel == 1 && Multiples(elements, {a.channels, a.x_image, a.x_row, a.x_pixel}) && Aligned(a.x, 16);
+}
+
+bool TakesQuads(const RowStrides& s, const void* data, const GemmArgs& a, Math math) {
+  return s.channel == 1 && Multiples(4, {s.image, s.pixel}) && (a.groups == 1 || a.n % 4 == 0) &&
+         Aligned(data, 4 * static_cast<size_t>(ElementBytes(math)));
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const GemmWeights>> GemmWeights::Pack(const std::string& desc, Math math,
+                                                             const HostWeights& host) {
+  GemmArgs a;
+  a.groups = host.groups;
+  a.n = host.n;
+  a.k = host.kh * host.kw * host.channels;
+  a.kh = host.kh;
+  a.kw = host.kw;
+  a.channels = host.channels;
+  a.n_padded = PaddedN(a.n);
+  a.k_padded = PaddedK(a.k, math);
+  const auto element = static_cast<size_t>(ElementBytes(math));
+  std::vector<std::byte> packed(static_cast<size_t>(a.groups) * a.n_padded * a.k_padded * element);
+  std::vector<float> bias(static_cast<size_t>(a.groups) * a.n_padded);
+  for (int g = 0; g < a.groups; ++g) {
+    for (int n = 0; n < a.n; ++n) {
+      const size_t row = static_cast<size_t>(g) * a.n_padded + n;
+      std::byte* to = packed.data() + row * a.k_padded * element;
+      for (int r = 0; r < host.kh; ++r) {
+        for (int s = 0; s < host.kw; ++s) {
+          const auto* from = static_cast<const std::byte*>(host.w) +
+                             (g * host.group_stride + n * host.n_stride + r * host.h_stride + s * host.w_stride) *
+                                 static_cast<int64_t>(element);
+          for (int c = 0; c < host.channels; ++c, to += element) {
+            std::memcpy(to, from + c * host.channel_stride * static_cast<int64_t>(element), element);
+          }
+        }
+      }
+      if (host.bias != nullptr) bias[row] = BiasAsFloat(host.bias, math, int64_t{g} * a.n + n);
+    }
+  }
+  auto w = DeviceMemory::Upload(desc, packed.data(), packed.size());
+  if (!w.ok()) return w.status();
+  auto b = DeviceMemory::Upload(desc, bias.data(), bias.size() * sizeof(float));
+  if (!b.ok()) return b.status();
+  const std::shared_ptr<GemmWeights> weights(new GemmWeights);
+  weights->math_ = math;
+  weights->w_ = *w;
+  weights->bias_ = *b;
+  a.w = weights->w_->as();
+  a.epilogue.bias = weights->bias_->as<float>();
+  weights->args_ = a;
+  return std::shared_ptr<const GemmWeights>(weights);
+}
+
+void GemmWeights::Describe(GemmArgs& args) const {
+  args.w = args_.w;
+  args.epilogue.bias = args_.epilogue.bias;
+  args.groups = args_.groups;
+  args.n = args_.n;
+  args.k = args_.k;
+  args.kh = args_.kh;
+  args.kw = args_.kw;
+  args.channels = args_.channels;
+  args.n_padded = args_.n_padded;
+  args.k_padded = args_.k_padded;
+}
+
+std::string RefusesGemm(int64_t rows, int64_t n, int64_t k, int64_t groups) {
+  if (rows >= kMost || n >= kMost || k >= kMost) return "takes fewer than 2^30 rows, outputs and products per output";
+  if (Tiles(rows, n, groups, 64) > INT32_MAX) return "takes at most 2^31 - 1 tiles of 64 x 64 outputs";
+  return "";
+}
+
+double PredictGemm(const Device& device, Math math, int64_t rows, int64_t n, int64_t k, int64_t groups) {
+  const int tile = TileFor(device, rows, n, groups);
+  const auto blocks = static_cast<double>(Tiles(rows, n, groups, tile));
+  const double k_bytes = static_cast<double>(PaddedK(k, math)) * ElementBytes(math);
+  // What a block reads comes from L2 at about three times the memory's rate; what all must read comes from memory.
+  const double from_l2 = blocks * 2 * tile * k_bytes / 3;
+  const double from_memory =
+      static_cast<double>(groups) * ((rows + n) * k_bytes + static_cast<double>(rows) * n * ElementBytes(math));
+  return PredictNs({static_cast<double>(device.multiprocessors), device.clock_hz, device.bytes_per_second},
+                   blocks * tile * tile * 2 * PaddedK(k, math), PortableFlopsPerClock(device.capability, math),
+                   std::max(from_l2, from_memory), blocks, 2);
+}
+
+Error LaunchGemm(const Device& device, Math math, GemmArgs a, void* stream) {
+  const bool chunks = TakesChunks(a, math);
+  const GemmVariant variant{chunks ? TileFor(device, a.rows, a.n, a.groups) : 64, chunks};
+  a.epilogue.quads = TakesQuads(a.epilogue.y_strides, a.epilogue.y, a, math) &&
+                     (a.epilogue.residual_kind == Residual::kNone ||
+                      TakesQuads(a.epilogue.residual_strides, a.epilogue.residual, a, math));
+  switch (math) {
+    case Math::kF32: return StartGemm<Math::kF32>(a, variant, stream);
+    case Math::kTf32: return StartGemm<Math::kTf32>(a, variant, stream);
+    case Math::kTf32x3: return StartGemm<Math::kTf32x3>(a, variant, stream);
+    case Math::kBf16: return StartGemm<Math::kBf16>(a, variant, stream);
+    case Math::kF16: return StartGemm<Math::kF16>(a, variant, stream);
+  }
+  return {};
+}
+
+}  // namespace lamina::cuda

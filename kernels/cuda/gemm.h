@@ -1,0 +1,57 @@
+// The matrix product of core/gemm.h as other files use it: weights packed once, then one launch a call.
+#ifndef LAMINA_KERNELS_CUDA_GEMM_H_
+#define LAMINA_KERNELS_CUDA_GEMM_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "kernels/cuda/core/gemm.h"
+#include "kernels/cuda/runtime.h"
+
+namespace lamina::cuda {
+
+// Weights w[n][kh][kw][channel] of each group, where they lie on the host, in elements.
+struct HostWeights {
+  const void* w = nullptr;
+  const void* bias = nullptr;  // [groups * n] or null
+  int groups = 1, n = 0, kh = 1, kw = 1, channels = 0;
+  int64_t group_stride = 0, n_stride = 0, h_stride = 0, w_stride = 0, channel_stride = 1;
+};
+
+// On the device, as GemmArgs wants them.
+class GemmWeights {
+ public:
+  // `desc` begins the sentence of a refusal.
+  static Result<std::shared_ptr<const GemmWeights>> Pack(const std::string& desc, Math math, const HostWeights& host);
+  // Fills in what args says of weights: w, n, k, groups, their padding, bias.
+  void Describe(GemmArgs& args) const;
+  Math math() const { return math_; }
+  size_t bytes() const { return w_->bytes() + bias_->bytes(); }
+
+ private:
+  GemmWeights() = default;
+  Math math_ = Math::kF32;
+  GemmArgs args_;
+  std::shared_ptr<const DeviceMemory> w_, bias_;
+};
+
+// "" or why no kernel takes these sizes.
+std::string RefusesGemm(int64_t rows, int64_t n, int64_t k, int64_t groups);
+
+double PredictGemm(const Device& device, Math math, int64_t rows, int64_t n, int64_t k, int64_t groups);
+
+// Enqueues the product. `args` is complete but for `quads`, which follows from strides and pointers.
+Error LaunchGemm(const Device& device, Math math, GemmArgs args, void* stream);
+
+// Of gemm_*.cu: tiles of 128 or 64, x in chunks or element by element.
+struct GemmVariant {
+  int tile = 128;
+  bool chunks = true;
+};
+template <Math kMath>
+Error StartGemm(const GemmArgs& args, GemmVariant variant, void* stream);
+
+}  // namespace lamina::cuda
+
+#endif  // LAMINA_KERNELS_CUDA_GEMM_H_

@@ -1,0 +1,7 @@
+#include "kernels/cuda/portable/start_gemm.cuh"
+
+namespace lamina::cuda {
+
+template Error StartGemm<Math::kF32>(const GemmArgs&, GemmVariant, void*);
+
+}  // namespace lamina::cuda

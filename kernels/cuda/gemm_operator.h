@@ -1,0 +1,111 @@
+// An operator that is one matrix product: conv2d and fully_connected differ in GemmTraits<Op> alone.
+#ifndef LAMINA_KERNELS_CUDA_GEMM_OPERATOR_H_
+#define LAMINA_KERNELS_CUDA_GEMM_OPERATOR_H_
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "kernels/cuda/gemm.h"
+#include "kernels/operators/candidate.h"
+
+namespace lamina::cuda {
+
+// GemmTraits<Op>::
+//   Shape(desc)            GemmArgs without weights and pointers
+//   Host(desc, weights)    where the weights lie
+//   Sizes(desc)            rows, n, k, groups
+template <class Op>
+struct GemmTraits;
+
+struct GemmSizes {
+  int64_t rows, n, k, groups;
+};
+
+// The products that serve a dtype: its own (for f32: fused multiply-adds), or f32's in TF32.
+constexpr Math NativeMath(DType dtype) {
+  return dtype == DType::kBf16 ? Math::kBf16 : dtype == DType::kF16 ? Math::kF16 : Math::kF32;
+}
+
+template <class Op>
+class GemmOperator final : public Kernel<Op> {
+ public:
+  using Desc = typename Op::Desc;
+
+  GemmOperator(const Desc& desc, const Device* device, void* stream, std::shared_ptr<const GemmWeights> weights)
+      : desc_(desc),
+        device_(device),
+        stream_(stream),
+        weights_(std::move(weights)),
+        args_(GemmTraits<Op>::Shape(desc)) {
+    weights_->Describe(args_);
+  }
+
+  Status Run(const typename Op::Tensors& t, std::byte*) const override {
+    if (Validates()) {
+      for (const auto& [name, pointer] :
+           {std::pair<const char*, const void*>{"x", t.x}, {"y", t.y}, {"residual", t.residual}}) {
+        if (Status s = CheckDevicePointer(ToString(desc_), name, pointer); !s.ok()) return s;
+      }
+    }
+    GemmArgs args = args_;
+    args.x = t.x;
+    args.epilogue.y = t.y;
+    args.epilogue.residual = t.residual;
+    const Error error = LaunchGemm(*device_, weights_->math(), args, stream_);
+    return error.ok() ? Status() : DeviceStatus(ToString(desc_), "starting the kernel", error);
+  }
+
+  size_t packed_bytes() const override { return weights_->bytes(); }
+  Result<std::shared_ptr<const Kernel<Op>>> Reshape(const Desc& desc) const override {
+    return std::shared_ptr<const Kernel<Op>>(std::make_shared<GemmOperator>(desc, device_, stream_, weights_));
+  }
+
+  // kF32 stands for the products of the dtype itself, the others for f32 in TF32.
+  template <Math kMath>
+  static Judgement Judge(const Desc& d, const Context& context) {
+    const Result<const Device*> device = DeviceFor(context.stream);
+    if (!device.ok()) return Refused(device.status().message());
+    if (kMath != Math::kF32 && d.dtype != DType::kF32) return Refused("computes in f32, got another dtype");
+    const GemmSizes s = GemmTraits<Op>::Sizes(d);
+    if (std::string why = RefusesGemm(s.rows, s.n, s.k, s.groups); !why.empty()) return Refused(std::move(why));
+    return Accepted(PredictGemm(**device, MathFor<kMath>(d), s.rows, s.n, s.k, s.groups));
+  }
+
+  template <Math kMath>
+  static Result<std::shared_ptr<const Kernel<Op>>> Prepare(const Desc& d, const typename Op::Weights& weights,
+                                                           const Context& context) {
+    const Result<const Device*> device = DeviceFor(context.stream);
+    if (!device.ok()) return device.status();
+    auto packed = GemmWeights::Pack(ToString(d), MathFor<kMath>(d), GemmTraits<Op>::Host(d, weights));
+    if (!packed.ok()) return packed.status();
+    return std::shared_ptr<const Kernel<Op>>(
+        std::make_shared<GemmOperator>(d, *device, context.stream, std::move(*packed)));
+  }
+
+ private:
+  template <Math kMath>
+  static constexpr Math MathFor(const Desc& d) {
+    return kMath == Math::kF32 ? NativeMath(d.dtype) : kMath;
+  }
+
+  Desc desc_;
+  const Device* device_;
+  void* stream_;
+  std::shared_ptr<const GemmWeights> weights_;
+  GemmArgs args_;
+};
+
+// One candidate for each kind of products. TF32 drops 13 bits of every factor; 3 x TF32 keeps f32's accuracy in theory,
+// and stays among the reduced ones until a GPU's own sums have borne that out.
+template <class Op>
+inline constexpr Candidate<Op> kGemmCandidates[] = {
+    {"implicit_gemm", GemmOperator<Op>::template Judge<Math::kF32>, GemmOperator<Op>::template Prepare<Math::kF32>},
+    {"implicit_gemm_tf32x3", GemmOperator<Op>::template Judge<Math::kTf32x3>,
+     GemmOperator<Op>::template Prepare<Math::kTf32x3>, Accuracy::kReduced},
+    {"implicit_gemm_tf32", GemmOperator<Op>::template Judge<Math::kTf32>,
+     GemmOperator<Op>::template Prepare<Math::kTf32>, Accuracy::kReduced}};
+
+}  // namespace lamina::cuda
+
+#endif  // LAMINA_KERNELS_CUDA_GEMM_OPERATOR_H_

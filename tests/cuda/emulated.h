@@ -1,0 +1,33 @@
+// Parity on the emulated GPU, under both of its schedules: threads from first to last with copies that land at once,
+// and threads from last to first with copies that land when they are waited for.
+#ifndef LAMINA_TESTS_CUDA_EMULATED_H_
+#define LAMINA_TESTS_CUDA_EMULATED_H_
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "harness/parity.h"
+#include "kernels/cuda/emulator/block.h"
+
+namespace lamina::harness {
+
+// Every candidate of kCuda that takes `desc`; `candidates` of them are expected, at least.
+template <class Op>
+void ExpectEmulatedParity(const typename Op::Desc& desc, int candidates = 1, uint64_t seed = 1) {
+  for (const bool other : {false, true}) {
+    cuda::emulator::TheSchedule() = {.backward = other, .late = other};
+    const ParityReport report = CheckParity<Op>(
+        desc, {.backend = Backend::kCuda,
+               .threads = {1},
+               .seed = seed,
+               .tensors = {{Fill::kExact, other ? Guard::kBegin : Guard::kEnd}, {Fill::kNormal, Guard::kEnd}}});
+    EXPECT_GE(report.passed, candidates) << ToString(desc);
+    for (const std::string& failure : report.failures) ADD_FAILURE() << failure;
+  }
+  cuda::emulator::TheSchedule() = {};
+}
+
+}  // namespace lamina::harness
+
+#endif  // LAMINA_TESTS_CUDA_EMULATED_H_
