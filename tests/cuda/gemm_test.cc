@@ -61,7 +61,7 @@ TEST(CudaCore, TilesCoverEveryOutputOnce) {
   for (const int m : {1, 7, 8, 9, 20}) {
     for (const int n : {1, 3, 16}) {
       std::set<std::tuple<int, int, int>> seen;
-      for (int block = 0; block < m * n * 2; ++block) {
+      for (uint32_t block = 0; block < static_cast<uint32_t>(m * n * 2); ++block) {
         const cuda::Tile t = cuda::TileOf(block, m, n);
         EXPECT_TRUE(t.m >= 0 && t.m < m && t.n >= 0 && t.n < n && t.group >= 0 && t.group < 2);
         seen.insert({t.m, t.n, t.group});

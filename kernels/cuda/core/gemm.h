@@ -62,15 +62,15 @@ constexpr int PaddedK(int64_t k, Math math) { return static_cast<int>(RoundUp(k,
 struct Tile {
   int m, n, group;
 };
-inline constexpr int kBand = 8;
-LAMINA_HD Tile TileOf(int64_t block, int m_tiles, int n_tiles) {
-  const int64_t per_group = static_cast<int64_t>(m_tiles) * n_tiles;
-  const auto group = static_cast<int>(block / per_group);
-  const int64_t in_group = block % per_group;
-  const auto band = static_cast<int>(in_group / (static_cast<int64_t>(kBand) * n_tiles));
-  const auto in_band = static_cast<int>(in_group % (static_cast<int64_t>(kBand) * n_tiles));
-  const int left = m_tiles - band * kBand, height = left < kBand ? left : kBand;
-  return {band * kBand + in_band % height, in_band / height, group};
+inline constexpr uint32_t kBand = 8;
+// In 32 bits, for a GPU divides 64 by a subroutine: there are fewer than 2^31 tiles (RefusesGemm).
+LAMINA_HD Tile TileOf(uint32_t block, int m_tiles, int n_tiles) {
+  const auto m = static_cast<uint32_t>(m_tiles), n = static_cast<uint32_t>(n_tiles);
+  const uint32_t group = block / (m * n), in_group = block % (m * n);
+  const uint32_t band = in_group / (kBand * n), in_band = in_group % (kBand * n);
+  const uint32_t left = m - band * kBand, height = left < kBand ? left : kBand;
+  return {static_cast<int>(band * kBand + in_band % height), static_cast<int>(in_band / height),
+          static_cast<int>(group)};
 }
 
 // Where element k of a row of a lies: the tap and the channel, advanced step by step without a division.

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <deque>
 #include <memory>
+#include <string>
 #include <utility>
 
 namespace lamina::cuda::emulator {
@@ -20,9 +21,9 @@ constexpr std::byte kPoison{0xff};  // NaN as f32, bf16 and f16
 
 Block* running = nullptr;
 
-[[noreturn]] void Die(const char* sentence) {
-  std::fprintf(stderr, "emulated GPU: %s (block %u,%u,%u thread %u)\n", sentence, blockIdx.x, blockIdx.y, blockIdx.z,
-               threadIdx.x);
+[[noreturn]] void Die(const std::string& sentence) {
+  std::fprintf(stderr, "emulated GPU: %s (block %u,%u,%u thread %u)\n", sentence.c_str(), blockIdx.x, blockIdx.y,
+               blockIdx.z, threadIdx.x);
   std::abort();
 }
 
@@ -193,6 +194,12 @@ const std::byte* Block::ExchangeBytes(const void* mine, size_t bytes, const char
   }
   Meet(warp.barrier, kWarpLanes, what);
   return slots[0];
+}
+
+void Block::RequireAligned(const void* address, size_t bytes) {
+  if (reinterpret_cast<uintptr_t>(address) % bytes != 0) {
+    Die("an address must be a multiple of " + std::to_string(bytes));
+  }
 }
 
 void Block::IssueCopy(std::function<void()> copy) {

@@ -65,6 +65,9 @@ class Block {
     return {ExchangeBytes(&mine, sizeof(T), what)};
   }
 
+  // Aborts where an instruction's address is not a multiple of `bytes`.
+  static void RequireAligned(const void* address, size_t bytes);
+
   // Asynchronous copies of the calling thread (cp.async): `copy` runs at once or, where copies land late, when its
   // group has been waited for.
   void IssueCopy(std::function<void()> copy);

@@ -13,9 +13,11 @@
 namespace lamina::cuda {
 
 inline void CopyAsync16(void* shared, const void* global, bool valid) {
+  emulator::Block::RequireAligned(shared, 16);
+  if (valid) emulator::Block::RequireAligned(global, 16);
   emulator::Block::Current().IssueCopy([=] {
     if (valid) {
-      std::memcpy(shared, __builtin_assume_aligned(global, 16), 16);
+      std::memcpy(shared, global, 16);
     } else {
       std::memset(shared, 0, 16);
     }
@@ -31,6 +33,7 @@ void CopyAsyncWait() {
 inline void LoadMatrix4(uint32_t (&r)[4], const void* row) {
   auto& block = emulator::Block::Current();
   const int lane = block.lane();
+  emulator::Block::RequireAligned(row, 16);
   const auto rows = block.Exchange(row, "ldmatrix");
   for (int i = 0; i < 4; ++i) {
     std::memcpy(&r[i], static_cast<const std::byte*>(rows[8 * i + lane / 4]) + lane % 4 * 4, 4);
@@ -39,6 +42,7 @@ inline void LoadMatrix4(uint32_t (&r)[4], const void* row) {
 inline void LoadMatrix4Transposed(uint32_t (&r)[4], const void* row) {
   auto& block = emulator::Block::Current();
   const int lane = block.lane();
+  emulator::Block::RequireAligned(row, 16);
   const auto rows = block.Exchange(row, "ldmatrix.trans");
   for (int i = 0; i < 4; ++i) {
     uint16_t pair[2];

@@ -1,0 +1,127 @@
+// What kCuda promises beside right results: refusals in a sentence, nothing leaked, later calls that still work.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "harness/conv2d.h"
+#include "harness/fully_connected.h"
+#include "kernels/cuda/emulator/runtime.h"
+#include "lamina/version.h"
+#include "tests/cuda/emulated.h"
+
+namespace lamina {
+namespace {
+
+using cuda::emulator::Faults;
+using cuda::emulator::LiveAllocations;
+using cuda::emulator::TheFaults;
+
+class CudaContract : public testing::Test {
+ protected:
+  void TearDown() override {
+    TheFaults() = {};
+    unsetenv("LAMINA_VALIDATE");
+  }
+
+  Result<FullyConnected> Prepare(Accuracy accuracy = Accuracy::kDefault) const {
+    return FullyConnected::Prepare({.m = 2, .ic = 8, .oc = 4, .bias = false}, {.w = w_.data()},
+                                   {.backend = Backend::kCuda, .accuracy = accuracy});
+  }
+  Status Run(const FullyConnected& op) { return op.Run({.x = x_.data(), .y = y_.data()}); }
+
+  std::vector<float> w_ = std::vector<float>(32, 0.5f), x_ = std::vector<float>(16, 1.0f), y_ = std::vector<float>(8);
+};
+
+TEST_F(CudaContract, IsBuiltIn) { EXPECT_TRUE(BuildInfo().cuda); }
+
+TEST_F(CudaContract, NoDeviceIsSaidInPrepare) {
+  TheFaults().no_device = true;
+  const auto op = Prepare();
+  ASSERT_FALSE(op.ok());
+  EXPECT_EQ(op.status().code(), StatusCode::kUnsupportedHardware);
+  EXPECT_EQ(op.status().message(), "context: backend cuda is not available: no CUDA device");
+  TheFaults() = {};
+  EXPECT_TRUE(Prepare().ok());
+}
+
+TEST_F(CudaContract, OutOfMemoryAtPrepareLeaksNothing) {
+  const int64_t before = LiveAllocations();
+  for (int64_t left = 0; left < 2; ++left) {
+    TheFaults().allocations_left = left;
+    const auto op = Prepare();
+    ASSERT_FALSE(op.ok());
+    EXPECT_EQ(op.status().code(), StatusCode::kOutOfMemory);
+    EXPECT_NE(op.status().message().find("fully_connected m=2 ic=8 oc=4 bias=0: allocating "), std::string::npos)
+        << op.status().message();
+    EXPECT_EQ(LiveAllocations(), before);
+  }
+}
+
+TEST_F(CudaContract, RunAllocatesNothingAndFreesWithTheLastCopy) {
+  const int64_t before = LiveAllocations();
+  {
+    const auto op = Prepare();
+    ASSERT_TRUE(op.ok());
+    const int64_t prepared = LiveAllocations();
+    EXPECT_GT(prepared, before);
+    TheFaults().allocations_left = 0;
+    EXPECT_TRUE(Run(*op).ok());
+    EXPECT_EQ(y_, std::vector<float>(8, 4.0f));
+    auto larger = op->desc();
+    larger.m = 1;
+    const auto reshaped = op->Reshape(larger);
+    ASSERT_TRUE(reshaped.ok()) << reshaped.status().message();
+    EXPECT_TRUE(Run(*reshaped).ok());
+    EXPECT_EQ(LiveAllocations(), prepared);
+  }
+  EXPECT_EQ(LiveAllocations(), before);
+}
+
+TEST_F(CudaContract, AFailedLaunchIsSaidAndLaterOnesWork) {
+  const auto op = Prepare();
+  ASSERT_TRUE(op.ok());
+  TheFaults().launch = 719;
+  const Status failed = Run(*op);
+  EXPECT_EQ(failed.code(), StatusCode::kDeviceError);
+  EXPECT_NE(failed.message().find("starting the kernel failed: "), std::string::npos) << failed.message();
+  TheFaults() = {};
+  EXPECT_TRUE(Run(*op).ok());
+}
+
+TEST_F(CudaContract, ValidateFindsPointersOfTheHost) {
+  const auto op = Prepare();
+  ASSERT_TRUE(op.ok());
+  TheFaults().host_memory = x_.data();
+  EXPECT_TRUE(Run(*op).ok());  // not looked at unless asked
+  setenv("LAMINA_VALIDATE", "1", 1);
+  const Status s = Run(*op);
+  EXPECT_EQ(s.code(), StatusCode::kInvalidArgument);
+  EXPECT_NE(s.message().find(": x must be device memory, got memory of the host"), std::string::npos) << s.message();
+  TheFaults().host_memory = y_.data();
+  EXPECT_NE(Run(*op).message().find(": y must be"), std::string::npos);
+  TheFaults() = {};
+  EXPECT_TRUE(Run(*op).ok());
+}
+
+TEST_F(CudaContract, AccuracyDecidesAboutTf32) {
+  const auto names = [](Accuracy accuracy) {
+    const auto reports = FullyConnected::Candidates({.m = 4096, .ic = 4096, .oc = 4096},
+                                                    {.backend = Backend::kCuda, .accuracy = accuracy});
+    std::string accepted;
+    for (const CandidateReport& r : *reports) {
+      if (r.accepted) accepted += r.name.substr(r.name.rfind('/') + 1) + " ";
+    }
+    return accepted;
+  };
+  EXPECT_EQ(names(Accuracy::kStrict).find("tf32"), std::string::npos);
+  EXPECT_EQ(names(Accuracy::kDefault).find("tf32"), std::string::npos);
+  EXPECT_NE(names(Accuracy::kReduced).find("tf32"), std::string::npos);
+  const auto fast = Prepare(Accuracy::kReduced);
+  ASSERT_TRUE(fast.ok());
+  EXPECT_NE(fast->Explain().find("cuda/"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace lamina
