@@ -63,6 +63,14 @@ onednn() {
     say "oneDNN could not be installed: the tests that compare with it will be skipped"
 }
 
+# The disassembler with which a test reads the CUDA kernels' machine code, where they are built at all.
+cuda_disassembler() {
+  [[ -x $(command -v nvcc || echo /usr/local/cuda/bin/nvcc) ]] || return 0
+  compgen -G ".venv/lib/python3*/site-packages/nvidia/cu13/bin/cuobjdump" > /dev/null ||
+    pip_install nvidia-cuda-cuobjdump==13.5.37 nvidia-cuda-nvdisasm==13.5.37 ||
+    say "cuobjdump could not be installed: the test that reads machine code will be skipped"
+}
+
 # peer MODULE PACKAGE...: installs packages unless the module is there. A peer that cannot be installed is reported as absent.
 peer() {
   local module=$1
@@ -161,6 +169,7 @@ case "${1-help}" in
     shift
     need "${build_packages[@]}" "${test_packages[@]}"
     onednn
+    cuda_disassembler
     build ON
     say "testing"
     ctest --test-dir build/release --output-on-failure --schedule-random -j "$(nproc)" "$@"

@@ -27,8 +27,8 @@ __device__ __forceinline__ void ActivateAll(const Activation& a, float (&v)[kCou
     case ActivationKind::kLeakyRelu: return each([=](float x) { return x < 0 ? alpha * x : x; });
     case ActivationKind::kHardswish: return each([](float x) { return x * Clamp(x + 3, 0, 6) * (1.0f / 6); });
     case ActivationKind::kHardsigmoid: return each([=](float x) { return Clamp(alpha * x + beta, 0, 1); });
-    case ActivationKind::kSigmoid: return each([](float x) { return 1 / (1 + expf(-x)); });
-    case ActivationKind::kSilu: return each([](float x) { return x / (1 + expf(-x)); });
+    case ActivationKind::kSigmoid: return each([](float x) { return FastReciprocal(1 + expf(-x)); });
+    case ActivationKind::kSilu: return each([](float x) { return x * FastReciprocal(1 + expf(-x)); });
     case ActivationKind::kGeluErf: return each([](float x) { return 0.5f * x * (1 + erff(x * 0.70710678118654752f)); });
     case ActivationKind::kGeluTanh:
       return each([](float x) { return 0.5f * x * (1 + tanhf(0.79788456080286536f * (x + 0.044715f * x * x * x))); });

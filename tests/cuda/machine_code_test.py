@@ -1,0 +1,48 @@
+"""Does machine_code.py find what it is there to find? Run by ctest."""
+
+import unittest
+
+import machine_code
+
+
+def kernel(mnemonics, registers=32, stack=0):
+    """Instructions at multiples of 16; "BRA 32" branches back to address 32."""
+    made = machine_code.Kernel("k", "sm_80", {"REG": registers, "STACK": stack})
+    for i, text in enumerate(mnemonics):
+        mnemonic, _, target = text.partition(" ")
+        made.code.append((16 * i, mnemonic, f" 0x{int(target):x} ;" if target else ""))
+    return made
+
+
+class MachineCode(unittest.TestCase):
+    good = ["MOV", "LDG.E.128", "FFMA", "FFMA", "BRA 32", "EXIT"]
+    expected = {"registers": 32, "must": {r"LDG\.E\.128": 1}, "must_not": ["RET"],
+                "loop": {"holds": "FFMA", "least": 2, "most": 3}}
+
+    def fault(self, mnemonics, **resources):
+        return " ".join(machine_code.faults(kernel(mnemonics, **resources), self.expected))
+
+    def test_what_is_as_expected_has_no_fault(self):
+        self.assertEqual(self.fault(self.good), "")
+
+    def test_registers_and_local_memory(self):
+        self.assertIn("33 registers", self.fault(self.good, registers=33))
+        self.assertIn("8 bytes of local memory", self.fault(self.good, stack=8))
+        self.assertIn("1 of LDL", self.fault(self.good + ["LDL.64"]))
+
+    def test_instructions(self):
+        self.assertIn("0 of LDG", self.fault(["LDG.E.64" if i == "LDG.E.128" else i for i in self.good]))
+        self.assertIn("1 of RET", self.fault(self.good + ["RET.REL.NODEC"]))
+
+    def test_the_inner_loop(self):
+        self.assertIn("loop of 4 instructions", self.fault(["MOV", "LDG.E.128", "FFMA", "MOV", "FFMA", "BRA 32"]))
+        self.assertIn("with 1 of FFMA", self.fault(["FFMA", "LDG.E.128", "FFMA", "BRA 32"]))
+        self.assertIn("with 0 of FFMA", self.fault(["FFMA", "LDG.E.128", "FFMA", "EXIT"]))
+
+    def test_the_innermost_of_loops_that_hold_all(self):
+        nested = kernel(["MOV", "FFMA", "FFMA", "BRA 16", "MOV", "BRA 0"])
+        self.assertEqual([m for _, m, _ in nested.inner_loop("FFMA")], ["FFMA", "FFMA", "BRA"])
+
+
+if __name__ == "__main__":
+    unittest.main()
