@@ -1,21 +1,13 @@
-// conv2d on CUDA: the matrix product whose rows are windows of the image.
+// conv2d on CUDA: the matrix product whose rows are windows of the image, and what is no matrix product.
+#include <iterator>
+#include <vector>
+
+#include "kernels/cuda/conv2d_candidates.h"
 #include "kernels/cuda/gemm_operator.h"
+#include "kernels/cuda/image.h"
 #include "kernels/operators/backends.h"
 
 namespace lamina::cuda {
-namespace {
-
-// Strides of an image tensor, of which `asked` is from pixel to pixel (nhwc) or from image to image (nchw), 0 = dense.
-RowStrides StridesOf(Layout layout, int64_t channels, int64_t pixels, int64_t asked) {
-  if (layout == Layout::kNhwc) {
-    const int64_t pixel = asked ? asked : channels;
-    return {pixels * pixel, pixel, 1};
-  }
-  return {asked ? asked : channels * pixels, 1, pixels};
-}
-
-}  // namespace
-
 template <>
 struct GemmTraits<Conv2d> {
   static GemmSizes Sizes(const Conv2dDesc& d) {
@@ -24,12 +16,8 @@ struct GemmTraits<Conv2d> {
 
   static GemmArgs Shape(const Conv2dDesc& d) {
     const int64_t pixels = d.oh() * d.ow();
-    const RowStrides x = StridesOf(d.layout, d.ic, d.ih * d.iw, d.x_stride);
     GemmArgs a;
-    a.x_image = x.image;
-    a.x_row = d.iw * x.pixel;
-    a.x_pixel = x.pixel;
-    a.x_channel = x.channel;
+    DescribeInput(a, StridesOf(d.layout, d.ic, d.ih * d.iw, d.x_stride), d.iw);
     a.ih = static_cast<int>(d.ih);
     a.iw = static_cast<int>(d.iw);
     a.stride_h = static_cast<int>(d.stride_h);
@@ -66,6 +54,13 @@ struct GemmTraits<Conv2d> {
   }
 };
 
-CandidateList<Conv2d> Conv2dCandidates() { return kGemmCandidates<Conv2d>; }
+CandidateList<Conv2d> Conv2dCandidates() {
+  static const auto all = [] {
+    std::vector<Candidate<Conv2d>> candidates(std::begin(kGemmCandidates<Conv2d>), std::end(kGemmCandidates<Conv2d>));
+    candidates.push_back(DepthwiseConv2d());
+    return candidates;
+  }();
+  return all;
+}
 
 }  // namespace lamina::cuda

@@ -6,6 +6,7 @@
 
 #include "kernels/cuda/core/cost.h"
 #include "kernels/cuda/core/element.h"
+#include "kernels/cuda/image.h"
 
 namespace lamina::cuda {
 namespace {
@@ -27,23 +28,9 @@ int TileFor(const Device& device, int64_t rows, int64_t n, int64_t groups) {
   return n > 64 && Tiles(rows, n, groups, 128) >= device.multiprocessors ? 128 : 64;
 }
 
-bool Multiples(int64_t of, std::initializer_list<int64_t> values) {
-  for (const int64_t v : values) {
-    if (v % of != 0) return false;
-  }
-  return true;
-}
-
-bool Aligned(const void* pointer, size_t bytes) { return reinterpret_cast<uintptr_t>(pointer) % bytes == 0; }
-
 bool TakesChunks(const GemmArgs& a, Math math) {
   const int elements = 16 / ElementBytes(math);
   return a.x_channel == 1 && Multiples(elements, {a.channels, a.x_image, a.x_row, a.x_pixel}) && Aligned(a.x, 16);
-}
-
-bool TakesQuads(const RowStrides& s, const void* data, const GemmArgs& a, Math math) {
-  return s.channel == 1 && Multiples(4, {s.image, s.pixel}) && (a.groups == 1 || a.n % 4 == 0) &&
-         Aligned(data, 4 * static_cast<size_t>(ElementBytes(math)));
 }
 
 }  // namespace
@@ -128,9 +115,7 @@ double PredictGemm(const Device& device, Math math, int64_t rows, int64_t n, int
 Error LaunchGemm(const Device& device, Math math, GemmArgs a, void* stream) {
   const bool chunks = TakesChunks(a, math);
   const GemmVariant variant{chunks ? TileFor(device, a.rows, a.n, a.groups) : 64, chunks};
-  a.epilogue.quads = TakesQuads(a.epilogue.y_strides, a.epilogue.y, a, math) &&
-                     (a.epilogue.residual_kind == Residual::kNone ||
-                      TakesQuads(a.epilogue.residual_strides, a.epilogue.residual, a, math));
+  a.epilogue.quads = (a.groups == 1 || a.n % 4 == 0) && TakesQuads(a.epilogue, static_cast<size_t>(ElementBytes(math)));
   switch (math) {
     case Math::kF32: return StartGemm<Math::kF32>(a, variant, stream);
     case Math::kTf32: return StartGemm<Math::kTf32>(a, variant, stream);

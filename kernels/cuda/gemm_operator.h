@@ -42,12 +42,7 @@ class GemmOperator final : public Kernel<Op> {
   }
 
   Status Run(const typename Op::Tensors& t, std::byte*) const override {
-    if (Validates()) {
-      for (const auto& [name, pointer] :
-           {std::pair<const char*, const void*>{"x", t.x}, {"y", t.y}, {"residual", t.residual}}) {
-        if (Status s = CheckDevicePointer(ToString(desc_), name, pointer); !s.ok()) return s;
-      }
-    }
+    if (Status s = ValidatePointers(desc_, {{"x", t.x}, {"y", t.y}, {"residual", t.residual}}); !s.ok()) return s;
     GemmArgs args = args_;
     args.x = t.x;
     args.epilogue.y = t.y;

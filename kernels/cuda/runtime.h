@@ -4,8 +4,10 @@
 #define LAMINA_KERNELS_CUDA_RUNTIME_H_
 
 #include <cstddef>
+#include <initializer_list>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "lamina/status.h"
 
@@ -61,6 +63,15 @@ class DeviceMemory {
 bool Validates();
 // Ok for null and for memory that the current device can read.
 Status CheckDevicePointer(const std::string& desc, const char* name, const void* pointer);
+// The first refusal of CheckDevicePointer among these, where Validates() asks for it.
+template <class Desc>
+Status ValidatePointers(const Desc& desc, std::initializer_list<std::pair<const char*, const void*>> pointers) {
+  if (!Validates()) return {};
+  for (const auto& [name, pointer] : pointers) {
+    if (Status s = CheckDevicePointer(ToString(desc), name, pointer); !s.ok()) return s;
+  }
+  return {};
+}
 // Waits for the stream, then copies from the device.
 Error Download(void* host, const void* device, size_t bytes, void* stream);
 

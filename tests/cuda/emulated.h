@@ -12,14 +12,16 @@
 
 namespace lamina::harness {
 
-// Every candidate of kCuda that takes `desc`; `candidates` of them are expected, at least.
+// Every candidate of kCuda that takes `desc`, or the one of that name; `candidates` of them are expected, at least.
 template <class Op>
-void ExpectEmulatedParity(const typename Op::Desc& desc, int candidates = 1, uint64_t seed = 1) {
+void ExpectEmulatedParity(const typename Op::Desc& desc, int candidates = 1, uint64_t seed = 1,
+                          const std::string& implementation = {}) {
   for (const bool other : {false, true}) {
     cuda::emulator::TheSchedule() = {.backward = other, .late = other};
     const ParityReport report = CheckParity<Op>(
         desc, {.backend = Backend::kCuda,
                .threads = {1},
+               .implementation = implementation,
                .seed = seed,
                .tensors = {{Fill::kExact, other ? Guard::kBegin : Guard::kEnd}, {Fill::kNormal, Guard::kEnd}}});
     EXPECT_GE(report.passed, candidates) << ToString(desc);

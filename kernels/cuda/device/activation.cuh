@@ -9,7 +9,7 @@
 
 namespace lamina::cuda {
 
-__device__ __forceinline__ float Clamp(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
+__device__ __forceinline__ float Clamp(float x, float low, float high) { return MinNan(MaxNan(x, low), high); }
 
 // One branch on the kind for all values of a thread; the kind is the same for all threads.
 template <int kCount>
@@ -21,7 +21,7 @@ __device__ __forceinline__ void ActivateAll(const Activation& a, float (&v)[kCou
   const float alpha = a.alpha, beta = a.beta;
   switch (a.kind) {
     case ActivationKind::kNone: return;
-    case ActivationKind::kRelu: return each([](float x) { return x < 0 ? 0 : x; });
+    case ActivationKind::kRelu: return each([](float x) { return MaxNan(x, 0); });
     case ActivationKind::kRelu6: return each([](float x) { return Clamp(x, 0, 6); });
     case ActivationKind::kClamp: return each([=](float x) { return Clamp(x, alpha, beta); });
     case ActivationKind::kLeakyRelu: return each([=](float x) { return x < 0 ? alpha * x : x; });

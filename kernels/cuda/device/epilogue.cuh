@@ -49,6 +49,31 @@ __device__ __forceinline__ void FinishQuad(const Epilogue& e, float4 sum, float4
   }
 }
 
+// Quads of sums, bias included, of neighbouring pixels' same channels; `e.quads` holds. `y` and `residual` are the
+// elements of the first, the first `pixels_left` of them exist.
+template <class T, int kPixels>
+__device__ __forceinline__ void FinishPixels(const Epilogue& e, float (&v)[4 * kPixels], int64_t y, int64_t residual,
+                                             int pixels_left) {
+  const auto add_residual = [&](Residual kind) {
+    if (e.residual_kind != kind) return;
+#pragma unroll
+    for (int i = 0; i < kPixels; ++i) {
+      if (i >= pixels_left) continue;
+      const float4 r = Load4(static_cast<const T*>(e.residual) + residual + i * e.residual_strides.pixel);
+      v[4 * i] += r.x, v[4 * i + 1] += r.y, v[4 * i + 2] += r.z, v[4 * i + 3] += r.w;
+    }
+  };
+  add_residual(Residual::kBeforeActivation);
+  ActivateAll(e.activation, v);
+  add_residual(Residual::kAfterActivation);
+#pragma unroll
+  for (int i = 0; i < kPixels; ++i) {
+    if (i >= pixels_left) continue;
+    Store4(make_float4(v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3]),
+           static_cast<T*>(e.y) + y + i * e.y_strides.pixel);
+  }
+}
+
 }  // namespace lamina::cuda
 
 #endif  // LAMINA_KERNELS_CUDA_DEVICE_EPILOGUE_CUH_

@@ -88,6 +88,18 @@ __device__ __forceinline__ uint32_t PackPair(float low, float high, F16) {
   return y;
 }
 
+// The larger and the smaller; NaN where either is.
+__device__ __forceinline__ float MaxNan(float a, float b) {
+  float y;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+  return y;
+}
+__device__ __forceinline__ float MinNan(float a, float b) {
+  float y;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+  return y;
+}
+
 // 2^x to about 2 units in the last place; results below 2^-126 become 0.
 __device__ __forceinline__ float FastExp2(float x) {
   float y;

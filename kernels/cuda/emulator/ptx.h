@@ -116,6 +116,9 @@ inline uint32_t PackPair(float low, float high, F16) {
   return NarrowF16(low).bits | static_cast<uint32_t>(NarrowF16(high).bits) << 16;
 }
 
+inline float MaxNan(float a, float b) { return std::isnan(a) || std::isnan(b) ? NAN : a > b ? a : b; }
+inline float MinNan(float a, float b) { return std::isnan(a) || std::isnan(b) ? NAN : a < b ? a : b; }
+
 inline float FastExp2(float x) { return std::exp2(x); }
 inline float FastReciprocal(float x) { return 1.0f / x; }
 

@@ -34,6 +34,7 @@ Result<const Device*> DeviceFor(void*) {
     return Status{StatusCode::kUnsupportedHardware, "context: backend cuda is not available: no CUDA device"};
   }
   device.capability = emulator::TheFaults().capability;
+  device.multiprocessors = emulator::TheFaults().multiprocessors;
   return &device;
 }
 

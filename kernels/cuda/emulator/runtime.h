@@ -10,6 +10,7 @@ namespace lamina::cuda::emulator {
 struct Faults {
   bool no_device = false;
   int capability = 90;
+  int multiprocessors = 132;
   int launch = 0;                     // the error that launches report
   int64_t allocations_left = -1;      // then cudaErrorMemoryAllocation; -1: no end
   const void* host_memory = nullptr;  // the one pointer that is no device memory

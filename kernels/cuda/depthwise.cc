@@ -1,0 +1,102 @@
+#include "kernels/cuda/depthwise.h"
+
+#include <vector>
+
+#include "kernels/cuda/core/cost.h"
+#include "kernels/cuda/core/element.h"
+
+namespace lamina::cuda {
+namespace {
+
+float LoadAs(const void* data, DType dtype, int64_t i) {
+  switch (dtype) {
+    case DType::kBf16: return Widen(static_cast<const Bf16*>(data)[i]);
+    case DType::kF16: return Widen(static_cast<const F16*>(data)[i]);
+    case DType::kF32: break;
+  }
+  return static_cast<const float*>(data)[i];
+}
+
+// The walk that has this window, if x and y come in quads.
+DepthwiseVariant VariantOf(const DepthwiseArgs& a, bool quads) {
+  const bool square = a.kh == a.kw && a.stride_h == a.stride_w && a.dilation_h == 1 && a.dilation_w == 1;
+  if (!quads || !square || (a.kh != 3 && a.kh != 5) || a.stride_h > 2) return DepthwiseVariant::kQuads;
+  if (a.kh == 3) return a.stride_h == 1 ? DepthwiseVariant::kWalk3x3Stride1 : DepthwiseVariant::kWalk3x3Stride2;
+  return a.stride_h == 1 ? DepthwiseVariant::kWalk5x5Stride1 : DepthwiseVariant::kWalk5x5Stride2;
+}
+
+bool HasQuads(const DepthwiseArgs& a) {
+  return a.x_channel == 1 && a.multiplier.divisor == 1 && Multiples(4, {a.channels, a.x_image, a.x_row, a.x_pixel});
+}
+
+DepthwiseWalks ShareOut(const Device& device, const DepthwiseArgs& a) {
+  const int columns = a.kh == 3 ? DepthwiseWindow<3, 1>::kColumns : DepthwiseWindow<5, 1>::kColumns;
+  const int64_t resident = int64_t{device.multiprocessors} * kDepthwiseThreads * (a.kh == 3 ? 3 : 2);
+  return WalksOf(a.images, a.oh, a.ow.divisor, a.channels_padded / 4, columns, resident);
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const DepthwiseWeights>> DepthwiseWeights::Pack(const std::string& desc, DType dtype,
+                                                                       const void* w, const void* bias,
+                                                                       int64_t channels, int64_t taps) {
+  const int64_t padded = PaddedChannels(channels);
+  std::vector<float> packed(static_cast<size_t>(taps * padded)), biases(static_cast<size_t>(padded));
+  for (int64_t c = 0; c < channels; ++c) {
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      packed[static_cast<size_t>(tap * padded + c)] = LoadAs(w, dtype, c * taps + tap);
+    }
+    if (bias != nullptr) biases[static_cast<size_t>(c)] = LoadAs(bias, dtype, c);
+  }
+  auto on_device = DeviceMemory::Upload(desc, packed.data(), packed.size() * sizeof(float));
+  if (!on_device.ok()) return on_device.status();
+  auto biases_on_device = DeviceMemory::Upload(desc, biases.data(), biases.size() * sizeof(float));
+  if (!biases_on_device.ok()) return biases_on_device.status();
+  const std::shared_ptr<DepthwiseWeights> weights(new DepthwiseWeights);
+  weights->channels_padded_ = static_cast<int>(padded);
+  weights->w_ = *on_device;
+  weights->bias_ = *biases_on_device;
+  return std::shared_ptr<const DepthwiseWeights>(weights);
+}
+
+void DepthwiseWeights::Describe(DepthwiseArgs& args) const {
+  args.w = w_->as<float>();
+  args.channels_padded = channels_padded_;
+  args.epilogue.bias = bias_->as<float>();
+}
+
+double PredictDepthwise(const Device& device, DType dtype, const DepthwiseArgs& a) {
+  // Instructions of a thread for one output: a tap's multiply-add, or that and a quarter of its loads and addresses;
+  // then what an output takes once. Each has the time of two floating-point operations.
+  const bool walks = VariantOf(a, HasQuads(a)) != DepthwiseVariant::kQuads;
+  const double taps = static_cast<double>(a.kh) * a.kw, instructions = walks ? taps + 15 : 5 * taps + 20;
+  const double rows = static_cast<double>(a.images) * a.pixels.divisor, outputs = rows * a.channels;
+  const double inputs = static_cast<double>(a.images) * a.ih * a.iw * a.channels / a.multiplier.divisor;
+  const double threads = outputs / (walks ? 16 : 4);
+  const double passes = a.epilogue.residual_kind == Residual::kNone ? 1 : 2;
+  return PredictNs({static_cast<double>(device.multiprocessors), device.clock_hz, device.bytes_per_second},
+                   2 * instructions * outputs, PortableFlopsPerClock(device.capability, Math::kF32),
+                   (inputs + passes * outputs) * static_cast<double>(SizeOf(dtype)), threads / kDepthwiseThreads + 1,
+                   3);
+}
+
+Error LaunchDepthwise(const Device& device, DType dtype, DepthwiseArgs a, void* stream) {
+  const size_t element = SizeOf(dtype);
+  a.x_quads = HasQuads(a) && Aligned(a.x, 4 * element);
+  a.epilogue.quads = TakesQuads(a.epilogue, element);
+  const DepthwiseVariant variant = VariantOf(a, a.x_quads && a.epilogue.quads);
+  if (variant == DepthwiseVariant::kQuads) {
+    const auto rows = static_cast<uint32_t>(a.images) * a.pixels.divisor;
+    a.inner = Divider::Of(a.x_channel == 1 ? static_cast<uint32_t>(a.channels_padded) / 4 : rows);
+  } else {
+    a.walks = ShareOut(device, a);
+  }
+  switch (dtype) {
+    case DType::kF32: return StartDepthwise<float>(a, variant, stream);
+    case DType::kBf16: return StartDepthwise<Bf16>(a, variant, stream);
+    case DType::kF16: return StartDepthwise<F16>(a, variant, stream);
+  }
+  return {};
+}
+
+}  // namespace lamina::cuda
