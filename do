@@ -12,6 +12,8 @@ usage: ./do COMMAND [ARGUMENTS]
   test [ARGUMENTS]   builds and runs every test (ctest ARGUMENTS); oneDNN, the second oracle, comes from PyPI into .venv
   peers [ARGUMENTS]  times the suite beside oneDNN, XNNPACK, ONNX Runtime, OpenVINO, PyTorch, ncnn and MNN in alternating
                      rounds (some 40 minutes), and says which targets are met; ./do peers --help
+  evidence           makes build/evidence, a folder that gathers results on a machine with a GPU, python3 and torch, and
+                     says how
   build              builds the library, the `lamina` program and the benches
   setup              only installs the packages that are missing, those of .ci/run too
 
@@ -61,6 +63,12 @@ pip_install() {
 onednn() {
   [[ -e .venv/lib/cmake/dnnl ]] || pip_install onednn-cpu-gomp==2023.2.0 onednn-devel-cpu-gomp==2023.2.0 ||
     say "oneDNN could not be installed: the tests that compare with it will be skipped"
+}
+
+# NumPy for the test of tools/gpu_evidence.
+numpy() {
+  compgen -G ".venv/lib/python3*/site-packages/numpy" > /dev/null || pip_install numpy ||
+    say "NumPy could not be installed: the test of tools/gpu_evidence will be skipped"
 }
 
 # The disassembler with which a test reads the CUDA kernels' machine code, where they are built at all.
@@ -136,6 +144,20 @@ case "${1-help}" in
     need "${build_packages[@]}"
     build OFF
     ;;
+  evidence)
+    need "${build_packages[@]}"
+    build OFF
+    rm -rf build/evidence
+    DESTDIR="$PWD/build/evidence/install" cmake --install build/release > /dev/null
+    mkdir build/evidence/lib
+    find build/evidence/install -name 'liblamina.so*' -exec cp -a {} build/evidence/lib/ \;
+    # What it links and a bare machine may lack: Highway and pthreadpool.
+    ldd build/evidence/lib/liblamina.so | awk '/libhwy|libpthreadpool|libcpuinfo/ {print $3}' | xargs cp -t build/evidence/lib
+    cp -r tools/gpu_evidence build/evidence/gpu_evidence
+    rm -rf build/evidence/install build/evidence/gpu_evidence/__pycache__
+    du -sh build/evidence
+    echo "There: python3 build/evidence/gpu_evidence --library build/evidence/lib/liblamina.so --out RESULTS"
+    ;;
   bench)
     shift
     need "${build_packages[@]}" "${bench_packages[@]}"
@@ -169,6 +191,7 @@ case "${1-help}" in
     shift
     need "${build_packages[@]}" "${test_packages[@]}"
     onednn
+    numpy
     cuda_disassembler
     build ON
     say "testing"

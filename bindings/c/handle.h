@@ -143,7 +143,7 @@ Result<std::unique_ptr<lamina_operator>> Entry<Desc>::Prepare(const Desc& desc, 
   Slots slots;
   Border<Desc>::Weights(desc, w, slots);
   const auto where = [&] { return ToString(desc); };
-  if (Status s = slots.Bind(weights, count, DeviceOf(context.context), where); !s.ok()) return s;
+  if (Status s = slots.Bind(weights, count, LAMINA_DEVICE_CPU, where); !s.ok()) return s;
   auto op = Op::Prepare(desc, w, context.context);
   if (!op.ok()) return op.status();
   return std::unique_ptr<lamina_operator>(new Handle<Desc>(std::move(*op), context.machine));

@@ -81,6 +81,7 @@ Extents Image(Layout layout, int64_t n, int64_t h, int64_t w, int64_t c, int64_t
 std::string Slots::Mismatch(const Slot& slot, const lamina_tensor& given, int32_t device) {
   const Extents& want = slot.extents;
   if (given.dtype != slot.dtype) return "dtype must be " + DTypeName(slot.dtype) + ", got " + DTypeName(given.dtype);
+  if (slot.dtype == LAMINA_I64) device = LAMINA_DEVICE_CPU;  // a number, read when the call is made
   if (given.device != device) return "device must be " + DeviceName(device) + ", got " + DeviceName(given.device);
   const bool known = given.ndim >= 0 && given.ndim <= LAMINA_MAX_DIMS;
   if (given.ndim != want.ndim || !std::equal(given.shape, given.shape + want.ndim, want.shape.begin())) {

@@ -145,8 +145,8 @@ LAMINA_C int32_t lamina_cost_of(const char* desc, lamina_cost* cost);
 LAMINA_C int32_t lamina_candidates(const char* desc, const lamina_context* context,
                                    void (*visit)(void* arg, const lamina_candidate* candidate), void* arg);
 
-/* Validates, chooses an implementation and packs the weights, which may be freed afterwards. All that is slow or can
- * fail is here. On failure *op is NULL. */
+/* Validates, chooses an implementation and packs the weights, which lie on the host whatever the backend and may be
+ * freed afterwards. All that is slow or can fail is here. On failure *op is NULL. */
 LAMINA_C int32_t lamina_prepare(const char* desc, const lamina_tensor* weights, size_t count,
                                 const lamina_context* context, lamina_operator** op);
 
@@ -154,7 +154,9 @@ LAMINA_C int32_t lamina_prepare(const char* desc, const lamina_tensor* weights, 
 LAMINA_C int32_t lamina_reshape(const lamina_operator* op, const char* desc, lamina_operator** reshaped);
 
 /* Computes the outputs. scratch: lamina_scratch_bytes() bytes at a multiple of 64, and their number; or NULL for a
- * per-thread arena that grows on that thread's first call. Otherwise nothing is allocated. */
+ * per-thread arena that grows on that thread's first call. Otherwise nothing is allocated. CUDA backend: tensors and
+ * scratch lie on the device (numbers, such as "position", on the host), scratch NULL is the operator's own; the work is
+ * enqueued on the context's stream. */
 LAMINA_C int32_t lamina_run(const lamina_operator* op, const lamina_tensor* tensors, size_t count, void* scratch,
                             size_t scratch_bytes);
 

@@ -22,8 +22,9 @@ class LAMINA_API Operator {
   using Weights = WeightsT;
   using Tensors = TensorsT;
 
-  // Validates, chooses an implementation and packs the weights, which may be freed afterwards. All that is slow or can
-  // fail is here. Errors name the rule and the values that broke it; when no candidate accepts, each one's reason.
+  // Validates, chooses an implementation and packs the weights, which lie on the host whatever the backend and may be
+  // freed afterwards. All that is slow or can fail is here. Errors name the rule and the values that broke it; when no
+  // candidate accepts, each one's reason.
   static Result<Operator> Prepare(const Desc& desc, const Weights& weights, const Context& context = {});
 
   // Every candidate of the context's backend in the order of preference, accepted or refused, best prediction first
@@ -38,7 +39,8 @@ class LAMINA_API Operator {
   // Computes the outputs. Re-entrant. Outputs must not overlap inputs (a residual may be the output itself). `scratch`
   // is scratch_bytes() bytes at a multiple of 64, used until the call returns; null takes a per-thread arena that grows
   // on that thread's first call. Otherwise nothing is allocated.
-  // On kCuda: device pointers, enqueued on the context's stream, no wait.
+  // On kCuda: device pointers, enqueued on the context's stream, no wait, nothing allocated; fit for a CUDA graph. Null
+  // scratch is then memory that the operator has had since Prepare: its Runs must follow each other on that stream.
   Status Run(const Tensors& tensors, void* scratch = nullptr) const;
 
   const Desc& desc() const;
