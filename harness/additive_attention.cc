@@ -4,9 +4,9 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
-#include <limits>
 
 #include "reference/additive_attention.h"
+#include "reference/element.h"
 
 namespace lamina::harness {
 namespace {
@@ -42,13 +42,20 @@ void FillMaskRow(TensorStore& store, bool exact, int64_t length, char* row) {
 Case<AdditiveAttention>::Case(const Desc& d, TensorStore& store) : desc_(d) {
   const bool exact = store.fill() == Fill::kExact;
   const auto spread = [](int64_t terms) { return 1 / std::sqrt(static_cast<double>(terms)); };
-  weights.query_w = store.Input(d.units * d.query_dim, spread(d.query_dim));
-  weights.key_w = store.Input(d.units * d.key_dim, spread(d.key_dim));
-  if (d.bias) weights.bias = store.Input(d.units, 0.3);
+  const auto zeros = [&](int64_t count) {
+    return store.Input(std::vector<std::byte>(static_cast<size_t>(count) * SizeOf(d.dtype)));
+  };
+  weights.query_w = store.Input(d.dtype, d.units * d.query_dim, spread(d.query_dim));
+  weights.key_w = store.Input(d.dtype, d.units * d.key_dim, spread(d.key_dim));
+  if (d.bias) weights.bias = store.Input(d.dtype, d.units, 0.3);
   // v' is zero in the exact fill: v itself or, where that would be divided by its norm, g.
-  weights.v = exact && !d.normalized ? store.Input(std::vector<float>(static_cast<size_t>(d.units)))
-                                     : store.Input(d.units, 2 * spread(d.units));
-  if (d.normalized) weights.g = exact ? store.Input(std::vector<float>(1)) : store.Input(1, 2.0);
+  if (exact && !d.normalized) {
+    weights.v = zeros(d.units);
+  } else {
+    weights.v = store.Input(d.dtype, d.units, 2 * spread(d.units));
+  }
+  if (d.normalized && exact) weights.g = zeros(1);
+  if (d.normalized && !exact) weights.g = store.Input(d.dtype, 1, 2.0);
 
   std::vector<int32_t> lengths(static_cast<size_t>(d.batch), static_cast<int32_t>(d.keys));
   if (!store.plain() && (store.RandomBelow(2) == 0 || (exact && !d.mask))) {
@@ -65,23 +72,25 @@ Case<AdditiveAttention>::Case(const Desc& d, TensorStore& store) : desc_(d) {
   static_assert(sizeof(bool) == sizeof(char));
   if (d.mask) tensors.mask = reinterpret_cast<const bool*>(store.Input(mask));
 
-  tensors.query = store.Input(SliceSize(d.batch * d.queries, d.query_dim, d.query_stride));
-  float* keys = store.Input(SliceSize(d.batch * d.keys, d.key_dim, d.key_stride));
-  float* values = d.value_dim ? store.Input(SliceSize(d.batch * d.keys, d.value_dim, d.value_stride)) : nullptr;
+  tensors.query = store.Input(d.dtype, SliceSize(d.batch * d.queries, d.query_dim, d.query_stride));
+  void* keys = store.Input(d.dtype, SliceSize(d.batch * d.keys, d.key_dim, d.key_stride));
+  void* values = d.value_dim ? store.Input(d.dtype, SliceSize(d.batch * d.keys, d.value_dim, d.value_stride)) : nullptr;
+  const auto set_nan = [&](void* data, int64_t row, int64_t dim, int64_t stride) {
+    const int64_t first = row * (stride ? stride : dim);
+    for (int64_t i = 0; i < dim; ++i) reference::Store(NAN, d.dtype, data, first + i);
+  };
   for (int64_t b = 0; b < d.batch; ++b) {
     for (int64_t j = 0; j < d.keys; ++j) {
       bool live = false;
       for (int64_t i = 0; i < d.mask_queries; ++i) live |= reference::IsLive(d, tensors, b, i, j);
       if (live) continue;
-      constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-      std::fill_n(keys + (b * d.keys + j) * (d.key_stride ? d.key_stride : d.key_dim), d.key_dim, kNan);
-      if (values == nullptr) continue;
-      std::fill_n(values + (b * d.keys + j) * (d.value_stride ? d.value_stride : d.value_dim), d.value_dim, kNan);
+      set_nan(keys, b * d.keys + j, d.key_dim, d.key_stride);
+      if (values != nullptr) set_nan(values, b * d.keys + j, d.value_dim, d.value_stride);
     }
   }
   tensors.keys = keys;
   tensors.values = values;
-  tensors.context = store.Output(SliceSize(d.batch * d.queries, d.context_dim(), d.context_stride));
+  tensors.context = store.Output(d.dtype, SliceSize(d.batch * d.queries, d.context_dim(), d.context_stride));
   if (!store.plain() && store.RandomBelow(4) != 0) tensors.weights = store.Output(d.batch * d.queries * d.keys);
 }
 
@@ -110,13 +119,8 @@ std::vector<Expected> Case<AdditiveAttention>::ExpectAdditiveAttention(const Des
   reference::ProjectQueries(d, weights, tensors.query, query_units.data(), query_magnitude.data());
   reference::ProjectKeys(d, weights, tensors.keys, tensors.key_lengths, key_units.data(), key_magnitude.data());
   reference::ScoreVector(d, weights, v.data());
-  Expected context{"context",
-                   static_cast<const float*>(tensors.context),
-                   rows,
-                   dim,
-                   d.context_stride ? d.context_stride : dim,
-                   doubles(rows * dim),
-                   doubles(rows * dim)};
+  Expected context{"context",           tensors.context,    rows, dim, d.context_stride ? d.context_stride : dim,
+                   doubles(rows * dim), doubles(rows * dim)};
   Expected attention{"weights", tensors.weights, rows, d.keys, d.keys, doubles(rows * d.keys), doubles(rows * d.keys)};
   reference::AdditiveAttention(d, tensors, query_units.data(), key_units.data(), v.data(), context.want.data(),
                                attention.want.data(), magnitude.data());
@@ -161,13 +165,16 @@ std::vector<Expected> Case<AdditiveAttention>::ExpectAdditiveAttention(const Des
       double e = exact ? 0 : p[j] * (std::expm1(off[j] + mean_off) + own + u * below) + 0x1p-126;
       if (!(e < 1)) e = 1;  // weights lie in [0, 1]; infinite or 0 * infinity where v' is enormous
       attention.tolerance[row * d.keys + j] = e;
-      const auto* value = static_cast<const float*>(values) + (b * d.keys + j) * stride;
-      for (int64_t c = 0; c < dim; ++c) context.tolerance[row * dim + c] += e * std::fabs(double{value[c]});
+      for (int64_t c = 0; c < dim; ++c) {
+        const double value = reference::Load(values, d.dtype, (b * d.keys + j) * stride + c);
+        context.tolerance[row * dim + c] += e * std::fabs(value);
+      }
     }
     for (int64_t c = 0; c < dim && !exact; ++c) {
       context.tolerance[row * dim + c] += DotTolerance(live, magnitude[row * dim + c]);
     }
   }
+  RoundTo(d.dtype, context);
   std::vector<Expected> expected;
   expected.push_back(std::move(context));
   if (tensors.weights != nullptr) expected.push_back(std::move(attention));
@@ -178,7 +185,7 @@ Status Case<AdditiveAttention>::RunOnce(const AdditiveAttention& op, const Addit
   const Desc& d = op.desc();
   if (Status s = op.Run(t, scratch); !s.ok() || d.batch == 0 || d.queries == 0) return s;
   const size_t context_bytes =
-      static_cast<size_t>(SliceSize(d.batch * d.queries, d.context_dim(), d.context_stride)) * sizeof(float);
+      static_cast<size_t>(SliceSize(d.batch * d.queries, d.context_dim(), d.context_stride)) * SizeOf(d.dtype);
   const size_t weight_bytes =
       t.weights != nullptr ? static_cast<size_t>(d.batch * d.queries * d.keys) * sizeof(float) : 0;
   std::vector<std::byte> context(context_bytes), attention(weight_bytes);

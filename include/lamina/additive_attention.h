@@ -74,9 +74,9 @@ class LAMINA_API AdditiveAttention
   // The bytes that PrepareKeys writes: about batch * keys * units floats.
   size_t prepared_keys_bytes() const;
   // Does once per sentence what depends on the keys alone. Any Run of this operator, and of one Reshaped to other
-  // `queries`, strides of the queries or mask, may then be given prepared_keys (64-byte aligned, this process's
-  // memory); the results have the same bits as without. Keys from key_lengths[b] on (null: none) are not read.
-  // `scratch`: scratch_bytes() as for Run, or null.
+  // `queries`, strides of the queries or mask, may then be given prepared_keys (64-byte aligned, this process's memory;
+  // on kCuda the device's, as all other tensors); the results have the same bits as without. Keys from key_lengths[b]
+  // on (null: none) are not read. `scratch`: scratch_bytes() as for Run, or null.
   Status PrepareKeys(const void* keys, const int32_t* key_lengths, void* prepared_keys, void* scratch = nullptr) const;
 };
 

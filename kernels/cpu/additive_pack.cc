@@ -1,41 +1,12 @@
 #include "kernels/cpu/additive_pack.h"
 
 #include <algorithm>
-#include <cmath>
 #include <string>
 
 #include "kernels/operators/prepared_keys.h"
 
 namespace lamina::cpu {
 namespace {
-
-// v' in double.
-void ScoreVector(const AdditiveAttentionDesc& d, const AdditiveAttentionWeights& w, double* v) {
-  const auto* raw = static_cast<const float*>(w.v);
-  double squares = 0;
-  for (int64_t u = 0; u < d.units; ++u) squares += double{raw[u]} * raw[u];
-  const double scale = d.normalized ? double{*static_cast<const float*>(w.g)} / std::sqrt(squares) : 1.0;
-  for (int64_t u = 0; u < d.units; ++u) v[u] = scale * raw[u];
-}
-
-// Fills v, c and factor of the reciprocal form, and the sign that each unit's projections take: sign * v' is positive
-// in even vectors of units and negative in odd ones.
-void FoldVector(const double* v, size_t count, AdditivePacked& p, float* sign) {
-  double most = 0, offset = 0;
-  for (size_t u = 0; u < count; ++u) most = std::max(most, std::fabs(v[u]));
-  for (size_t u = 0; u < p.units; ++u) {
-    const double alternating = u / p.score->lanes % 2 == 0 ? 1 : -1, value = u < count ? v[u] : 0.0;
-    sign[u] = static_cast<float>(value < 0 ? -alternating : alternating);
-    p.v()[u] = static_cast<float>(alternating * std::fabs(value));
-    offset -= p.v()[u];
-    // A unit of no weight, or of less than 2^-30 of the greatest, is a constant and cancels. NaN is kept.
-    const bool none = value == 0 || std::fabs(value) < 0x1p-30 * most;
-    p.c()[u] = none ? kReciprocalCap : static_cast<float>(most / std::fabs(value));
-    p.factor()[u] = none ? 0.0f : p.c()[u];
-  }
-  p.scale = static_cast<float>(-2 * most);
-  p.offset = static_cast<float>(offset);
-}
 
 // w [units, dim] and bias [units], each row times its sign, packed.
 Result<PackedMatrix> PackSigned(Isa isa, int64_t m, int64_t units, int64_t dim, const void* w, const void* bias,
@@ -67,9 +38,14 @@ Result<std::shared_ptr<const AdditivePacked>> PackAdditive(AdditiveForm form, Is
   if (p.vectors.data() == nullptr || v.data() == nullptr || sign.data() == nullptr) {
     return Status{StatusCode::kOutOfMemory, ToString(d) + ": no memory to pack weights"};
   }
-  ScoreVector(d, w, v.as<double>());
+  std::copy_n(static_cast<const float*>(w.v), count, v.as<double>());
+  const double g = d.normalized ? double{*static_cast<const float*>(w.g)} : 1.0;
+  additive::Normalize(d.normalized ? &g : nullptr, count, v.as<double>());
   if (form == AdditiveForm::kReciprocalQuad) {
-    FoldVector(v.as<double>(), count, p, sign.as<float>());
+    additive::Fold fold{p.v(), p.c(), p.factor(), sign.as<float>(), 1, 0};
+    additive::FoldVector(v.as<double>(), count, p.units, p.score->lanes, fold);
+    p.scale = fold.scale;
+    p.offset = fold.offset;
   } else {
     std::fill_n(p.v(), 3 * p.units, 0.0f);
     std::copy_n(v.as<double>(), count, p.v());

@@ -1,14 +1,11 @@
 // Scores of additive attention without a tanh: s[i, j] = sum_u v[u] tanh(a[i, u] + b[j, u]).
 //
-// With A = exp(2a) and E = exp(2b), tanh(a + b) = 1 - 2 / (1 + A E), and the sum of v[u] * 1 is the same for all keys:
-// the softmax over j cancels it. Three steps make a term one FMA and a quarter of a division:
-//   fold v:     v / (1 + A E) = vmax / x with x = c + (c A) E, c = vmax / |v|
-//   alternate:  tanh is odd, so v's sign moves into a and b; it is chosen so that vectors of units come as +, -, +, -:
-//               1/x0 - 1/x1 = (x1 - x0) / (x0 x1), and partial sums stay small (0.3 u sum|v| of error instead of 3)
-//   four share: n0/d0 + n1/d1 = (n0 d1 + n1 d0) / (d0 d1)
-// so 9 multiplies and FMAs, 4 minima, 3 additions and 1 division serve 4 vectors of terms. vdiv beats the estimate with
-// a Newton step on AVX2 (3.9 against 4.6 half-cycles a vector) and on AMD; on AVX-512 it loses 5 % on Emerald Rapids,
-// not worth a second form (2026-11-23).
+// kernels/operators/additive_fold.h says how: terms +-1 / x with x = c + (c A) E, the signs alternating from vector to
+// vector of units. Four share a division: 1/x0 - 1/x1 = (x1 - x0) / (x0 x1) = n0/d0, and two of these are
+// n0/d0 + n1/d1 = (n0 d1 + n1 d0) / (d0 d1). Small partial sums are 0.3 u sum|v| of error instead of 3, and 9
+// multiplies and FMAs, 4 minima, 3 additions and 1 division serve 4 vectors of terms. vdiv beats the estimate with a
+// Newton step on AVX2 (3.9 against 4.6 half-cycles a vector) and on AMD; on AVX-512 it loses 5 % on Emerald Rapids, not
+// worth a second form (2026-11-23).
 //
 // Registers, AVX-512, 2 queries x 4 keys: 8 of A, 4 of c, 4 of E, 8 sums, 1 cap, 5 temporaries = 30 of 32. Elsewhere
 // 1 query x 4 keys: 4 sums, E and A from memory. Any number of queries and keys.

@@ -9,9 +9,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/operators/additive_fold.h"
 #include "lamina/context.h"
 
 namespace lamina::cpu {
+
+using additive::kKeyLimit, additive::kQueryLimit, additive::kReciprocalCap;
 
 struct ScoreArgs {
   size_t queries = 0, keys = 0;
@@ -24,12 +27,6 @@ struct ScoreArgs {
   float* score = nullptr;         // [queries, keys], rows score_stride apart
   size_t score_stride = 0;
 };
-
-// Where the reciprocal form holds: |b| <= kKeyLimit, and a clamped to +-kQueryLimit. That clamp changes no score: with
-// a beyond it |a + b| > 9.1, where tanh is 1 in fp32. The exponentials of both are normal numbers.
-inline constexpr float kKeyLimit = 34.4f, kQueryLimit = 43.5f;
-// The most that a term's denominator may be, so that the product of four is finite: 2^-31 is lost at most.
-inline constexpr float kReciprocalCap = 0x1p31f;
 
 struct AdditiveScoreKernel {
   size_t unit_block;  // units are padded to a multiple of this: four vectors

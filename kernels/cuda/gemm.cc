@@ -115,7 +115,8 @@ double PredictGemm(const Device& device, Math math, int64_t rows, int64_t n, int
 Error LaunchGemm(const Device& device, Math math, GemmArgs a, void* stream) {
   const bool chunks = TakesChunks(a, math);
   const GemmVariant variant{chunks ? TileFor(device, a.rows, a.n, a.groups) : 64, chunks};
-  a.epilogue.quads = (a.groups == 1 || a.n % 4 == 0) && TakesQuads(a.epilogue, static_cast<size_t>(ElementBytes(math)));
+  a.epilogue.quads = (a.groups == 1 || a.n % 4 == 0) &&
+                     TakesQuads(a.epilogue, a.epilogue.f32 ? sizeof(float) : static_cast<size_t>(ElementBytes(math)));
   switch (math) {
     case Math::kF32: return StartGemm<Math::kF32>(a, variant, stream);
     case Math::kTf32: return StartGemm<Math::kTf32>(a, variant, stream);

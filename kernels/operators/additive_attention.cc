@@ -5,6 +5,7 @@
 
 #include "kernels/operators/backends.h"
 #include "kernels/operators/prepare.h"
+#include "kernels/operators/prepared_keys.h"
 #include "kernels/operators/rules.h"
 
 namespace lamina {
@@ -102,17 +103,6 @@ Cost CostOf(const AdditiveAttentionDesc& d) {
 
 namespace {
 
-Status CheckLengths(const AdditiveAttentionDesc& d, const int32_t* key_lengths) {
-  if (key_lengths == nullptr) return {};
-  for (int64_t b = 0; b < d.batch; ++b) {
-    if (key_lengths[b] < 0 || key_lengths[b] > d.keys) {
-      return Refuse(d, "key_lengths must lie in [0, keys]",
-                    {{"b", b}, {"key_lengths[b]", key_lengths[b]}, {"keys", d.keys}});
-    }
-  }
-  return {};
-}
-
 Status CheckPreparedAlignment(const AdditiveAttentionDesc& d, const void* prepared_keys) {
   const auto remainder = static_cast<int64_t>(reinterpret_cast<uintptr_t>(prepared_keys) % kScratchAlignment);
   if (remainder == 0) return {};
@@ -152,7 +142,7 @@ struct Traits<AdditiveAttention::Base> {
     return CheckPreparedAlignment(d, t.prepared_keys);
   }
   static Status CheckLengths(const D& d, const AdditiveAttentionTensors& t) {
-    return lamina::CheckLengths(d, t.key_lengths);
+    return prepared_keys::CheckLengths(d, t.key_lengths);
   }
   static bool IsEmpty(const D& d) { return d.batch == 0 || d.queries == 0; }
 };
@@ -181,7 +171,7 @@ Status AdditiveAttention::PrepareKeys(const void* keys, const int32_t* key_lengt
   if (prepared_keys == nullptr) return Refuse(s.desc, "prepared_keys must not be null");
   if (Status status = CheckPreparedAlignment(s.desc, prepared_keys); !status.ok()) return status;
   if (s.context.backend != Backend::kCuda) {
-    if (Status status = CheckLengths(s.desc, key_lengths); !status.ok()) return status;
+    if (Status status = prepared_keys::CheckLengths(s.desc, key_lengths); !status.ok()) return status;
   }
   return WithScratch(s.desc, s.context.backend, s.kernel->scratch_bytes(), scratch, [&](std::byte* memory) {
     return s.kernel->PrepareKeys(keys, key_lengths, static_cast<std::byte*>(prepared_keys), memory);

@@ -30,7 +30,8 @@ template <>
 class KernelExtras<AdditiveAttention::Base> {
  public:
   virtual size_t prepared_keys_bytes() const = 0;
-  // Pointers and lengths have been checked; the batch is not empty; scratch holds scratch_bytes(), 64-byte aligned.
+  // Pointers and, but on kCuda, lengths have been checked; the batch is not empty; scratch holds scratch_bytes(),
+  // 64-byte aligned.
   virtual Status PrepareKeys(const void* keys, const int32_t* key_lengths, std::byte* prepared_keys,
                              std::byte* scratch) const = 0;
 

@@ -1,6 +1,6 @@
 // The head of the buffer that AdditiveAttention::PrepareKeys fills: who wrote it, for which sizes and lengths. Run
-// checks it, so that the keys of another layer, another sentence length or an unfilled buffer are refused, not computed
-// with.
+// checks it, on CUDA when it is asked to validate, so that the keys of another layer, another sentence length or an
+// unfilled buffer are refused, not computed with.
 #ifndef LAMINA_KERNELS_OPERATORS_PREPARED_KEYS_H_
 #define LAMINA_KERNELS_OPERATORS_PREPARED_KEYS_H_
 
@@ -34,6 +34,16 @@ inline size_t HeadBytes(const AdditiveAttentionDesc& d) {
 
 inline int32_t LengthOf(const AdditiveAttentionDesc& d, const int32_t* key_lengths, int64_t b) {
   return key_lengths != nullptr ? key_lengths[b] : static_cast<int32_t>(d.keys);
+}
+
+inline Status CheckLengths(const AdditiveAttentionDesc& d, const int32_t* key_lengths) {
+  for (int64_t b = 0; key_lengths != nullptr && b < d.batch; ++b) {
+    if (key_lengths[b] < 0 || key_lengths[b] > d.keys) {
+      return InvalidArgument(ToString(d) + ": key_lengths must lie in [0, keys], got b=" + std::to_string(b) +
+                             " key_lengths[b]=" + std::to_string(key_lengths[b]) + " keys=" + std::to_string(d.keys));
+    }
+  }
+  return {};
 }
 
 inline void WriteHead(const AdditiveAttentionDesc& d, uint64_t writer, const int32_t* key_lengths, std::byte* data) {

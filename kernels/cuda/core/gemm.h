@@ -32,6 +32,7 @@ struct Epilogue {
   RowStrides residual_strides = {};
   void* y = nullptr;
   RowStrides y_strides = {};
+  bool f32 = false;    // y (and residual) hold f32, whatever the factors' elements are
   bool quads = false;  // rows of y (and residual) have dense channels, four of them aligned wherever a column is
 };
 
@@ -48,6 +49,7 @@ struct GemmArgs {
   const void* w = nullptr;       // [groups, n_padded, k_padded], zeros beyond n and k
   int n_padded = 0, k_padded = 0;
   Epilogue epilogue = {};
+  const int32_t* lengths = nullptr;  // [images]: rows of an image from this one on are not read and count as zeros
 };
 
 // Bytes of k that one step of the pipeline holds for each row of a tile: four 16-byte chunks.

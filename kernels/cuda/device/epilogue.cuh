@@ -2,6 +2,8 @@
 #ifndef LAMINA_KERNELS_CUDA_DEVICE_EPILOGUE_CUH_
 #define LAMINA_KERNELS_CUDA_DEVICE_EPILOGUE_CUH_
 
+#include <type_traits>
+
 #include "kernels/cuda/core/gemm.h"
 #include "kernels/cuda/device/activation.cuh"
 #include "kernels/cuda/device/vec.cuh"
@@ -13,24 +15,51 @@ __device__ __forceinline__ int64_t RowOffset(const RowStrides& s, int image, int
   return image * s.image + pixel * s.pixel;
 }
 
-// Four sums of neighbouring channels, the first of them at `channel`; those below `channels_left` exist.
+// Four neighbouring channels, the first of them at `channel`; those below `channels_left` exist.
+struct Quad {
+  int image, pixel;
+  int64_t channel;
+  int channels_left;
+  bool aligned;  // all four exist, side by side, at a multiple of their size
+};
+
+template <class T>
+__device__ __forceinline__ void LoadQuad(const void* tensor, const RowStrides& s, const Quad& q, float (&v)[4]) {
+  const T* row = static_cast<const T*>(tensor) + RowOffset(s, q.image, q.pixel);
+  if (q.aligned) {
+    const float4 four = Load4(row + q.channel);
+    v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w;
+  } else {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (i < q.channels_left) v[i] = ToFloat(row[(q.channel + i) * s.channel]);
+    }
+  }
+}
+template <class T>
+__device__ __forceinline__ void StoreQuad(const float (&v)[4], const RowStrides& s, const Quad& q, void* tensor) {
+  T* row = static_cast<T*>(tensor) + RowOffset(s, q.image, q.pixel);
+  if (q.aligned) {
+    Store4(make_float4(v[0], v[1], v[2], v[3]), row + q.channel);
+  } else {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (i < q.channels_left) FromFloat(v[i], row[(q.channel + i) * s.channel]);
+    }
+  }
+}
+
+// Four sums become outputs. T: the factors' elements.
 template <class T>
 __device__ __forceinline__ void FinishQuad(const Epilogue& e, float4 sum, float4 bias, int image, int pixel,
                                            int64_t channel, int channels_left) {
+  const bool f32 = std::is_same_v<T, float> || e.f32;
+  const Quad q{image, pixel, channel, channels_left, e.quads && channels_left >= 4};
   float v[4] = {sum.x + bias.x, sum.y + bias.y, sum.z + bias.z, sum.w + bias.w};
   float residual[4] = {};
-  const bool quad = e.quads && channels_left >= 4;
   if (e.residual_kind != Residual::kNone) {
-    const T* r = static_cast<const T*>(e.residual) + RowOffset(e.residual_strides, image, pixel);
-    if (quad) {
-      const float4 four = Load4(r + channel);
-      residual[0] = four.x, residual[1] = four.y, residual[2] = four.z, residual[3] = four.w;
-    } else {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        if (i < channels_left) residual[i] = ToFloat(r[(channel + i) * e.residual_strides.channel]);
-      }
-    }
+    f32 ? LoadQuad<float>(e.residual, e.residual_strides, q, residual)
+        : LoadQuad<T>(e.residual, e.residual_strides, q, residual);
   }
   const bool before = e.residual_kind == Residual::kBeforeActivation;
 #pragma unroll
@@ -38,15 +67,7 @@ __device__ __forceinline__ void FinishQuad(const Epilogue& e, float4 sum, float4
   ActivateAll(e.activation, v);
 #pragma unroll
   for (int i = 0; i < 4; ++i) v[i] += before ? 0.0f : residual[i];
-  T* y = static_cast<T*>(e.y) + RowOffset(e.y_strides, image, pixel);
-  if (quad) {
-    Store4(make_float4(v[0], v[1], v[2], v[3]), y + channel);
-  } else {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (i < channels_left) FromFloat(v[i], y[(channel + i) * e.y_strides.channel]);
-    }
-  }
+  f32 ? StoreQuad<float>(v, e.y_strides, q, e.y) : StoreQuad<T>(v, e.y_strides, q, e.y);
 }
 
 // Quads of sums, bias included, of neighbouring pixels' same channels; `e.quads` holds. `y` and `residual` are the

@@ -43,6 +43,12 @@ LAMINA_HD WindowOrigin OriginOf(const GemmArgs& a, int row) {
   return {image * a.x_image + h * a.x_row + w * a.x_pixel, h, w};
 }
 
+LAMINA_HD bool IsRead(const GemmArgs& a, int row) {
+  if (row >= a.rows || a.lengths == nullptr) return row < a.rows;
+  const uint32_t image = a.pixels.Quotient(static_cast<uint32_t>(row));
+  return row - static_cast<int>(image * a.pixels.divisor) < a.lengths[image];
+}
+
 // Brings a tile's rows of x, 64 bytes of k at a time. Thread t has the chunk t % 4 of the rows t / 4 + i * (threads/4).
 template <class T, int kM, int kThreads>
 class ChunkLoader {
@@ -54,7 +60,7 @@ class ChunkLoader {
     for (int i = 0; i < kRows; ++i) {
       const int row = tile_row + first_ + i * (kThreads / 4);
       origin_[i] = OriginOf(a, row < a.rows ? row : 0);
-      if (row >= a.rows) origin_[i].h = INT32_MIN / 2;  // no tap of it lies inside
+      if (!IsRead(a, row)) origin_[i].h = INT32_MIN / 2;  // no tap of it lies inside
     }
   }
   // Starts the copies of the next 64 bytes of k.
@@ -88,7 +94,7 @@ class ElementLoader {
     tap_.Advance(phase_, a.kw, a.channels);
     const int row = tile_row + row_;
     origin_ = OriginOf(a, row < a.rows ? row : 0);
-    if (row >= a.rows) origin_.h = INT32_MIN / 2;
+    if (!IsRead(a, row)) origin_.h = INT32_MIN / 2;
   }
   __device__ __forceinline__ void Load(const GemmArgs& a, const T* x, unsigned char* tile) {
     T values[kCount];

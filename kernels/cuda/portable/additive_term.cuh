@@ -1,0 +1,59 @@
+// The terms of a score of additive attention, as kernels/operators/additive_fold.h derives them.
+#ifndef LAMINA_KERNELS_CUDA_PORTABLE_ADDITIVE_TERM_CUH_
+#define LAMINA_KERNELS_CUDA_PORTABLE_ADDITIVE_TERM_CUH_
+
+#include "kernels/cuda/core/additive.h"
+#include "kernels/cuda/device/activation.cuh"
+#include "kernels/cuda/device/softmax.cuh"
+#include "kernels/cuda/device/vec.cuh"
+#include "kernels/operators/additive_fold.h"
+
+namespace lamina::cuda {
+
+// Exponentials of projections in the range where the reciprocal form holds; NaN stays NaN.
+__device__ __forceinline__ float QueryExponential(float a, float factor) {
+  return factor * expf(2 * Clamp(a, -additive::kQueryLimit, additive::kQueryLimit));
+}
+__device__ __forceinline__ float KeyExponential(float b) { return expf(2 * b); }
+
+// sum + 1/x0 - 1/x1 + 1/x2 - 1/x3 of four units with x = c + (c A) E: 12 operations, 4 minima and one reciprocal. The
+// product of the four is at most 2^124, whose reciprocal is a normal number.
+__device__ __forceinline__ float ReciprocalQuad(const float4& c, const float4& query, const float4& key, float sum) {
+  constexpr float kCap = additive::kReciprocalCap;
+  const float x0 = MinNan(fmaf(query.x, key.x, c.x), kCap), x1 = MinNan(fmaf(query.y, key.y, c.y), kCap);
+  const float x2 = MinNan(fmaf(query.z, key.z, c.z), kCap), x3 = MinNan(fmaf(query.w, key.w, c.w), kCap);
+  const float n0 = x1 - x0, d0 = x0 * x1, n1 = x3 - x2, d1 = x2 * x3;
+  return fmaf(fmaf(n0, d1, n1 * d0), FastReciprocal(d0 * d1), sum);
+}
+
+// v / (1 + exp(2 (a + b))) for any a and b.
+__device__ __forceinline__ float DirectTerm(float v, float a, float b) {
+  return v * FastReciprocal(1 + FastExp2(2 * kLog2E * (a + b)));
+}
+
+// v[i] summed over the warp's lanes: lane l gets the sum with i = l / (32 / kCount).
+template <int kCount>
+__device__ __forceinline__ float SumEachOverLanes(float (&v)[kCount], int lane) {
+#pragma unroll
+  for (int half = kCount / 2, mask = 16; half > 0; half /= 2, mask /= 2) {
+    const bool upper = (lane & mask) != 0;
+#pragma unroll
+    for (int i = 0; i < kCount / 2; ++i) {
+      if (i >= half) continue;
+      const float keep = upper ? v[i + half] : v[i], give = upper ? v[i] : v[i + half];
+      v[i] = keep + __shfl_xor_sync(kAllLanes, give, mask);
+    }
+  }
+  return SumOverLanes<32 / kCount>(v[0]);
+}
+
+// The score of a key that is far, by one warp; all lanes get it.
+__device__ __forceinline__ float DirectScore(const AdditiveArgs& a, const float* query, const float* key, int lane) {
+  float sum = 0;
+  for (int u = lane; u < a.units; u += 32) sum += DirectTerm(a.vectors.v[u], query[u], key[u]);
+  return a.vectors.direct_scale * SumOverLanes<32>(sum);
+}
+
+}  // namespace lamina::cuda
+
+#endif  // LAMINA_KERNELS_CUDA_PORTABLE_ADDITIVE_TERM_CUH_
