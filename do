@@ -146,7 +146,7 @@ case "${1-help}" in
     ;;
   evidence)
     need "${build_packages[@]}"
-    build OFF
+    build OFF lamina
     rm -rf build/evidence
     DESTDIR="$PWD/build/evidence/install" cmake --install build/release > /dev/null
     mkdir build/evidence/lib

@@ -184,6 +184,7 @@ std::vector<Expected> Case<AdditiveAttention>::ExpectAdditiveAttention(const Des
 Status Case<AdditiveAttention>::RunOnce(const AdditiveAttention& op, const AdditiveAttentionTensors& t, void* scratch) {
   const Desc& d = op.desc();
   if (Status s = op.Run(t, scratch); !s.ok() || d.batch == 0 || d.queries == 0) return s;
+  if (Status s = WaitForGpu(); !s.ok()) return s;
   const size_t context_bytes =
       static_cast<size_t>(SliceSize(d.batch * d.queries, d.context_dim(), d.context_stride)) * SizeOf(d.dtype);
   const size_t weight_bytes =
@@ -199,6 +200,7 @@ Status Case<AdditiveAttention>::RunOnce(const AdditiveAttention& op, const Addit
   with.prepared_keys = prepared->data();
   if (d.value_dim > 0) with.keys = nullptr;
   if (Status s = op.Run(with, scratch); !s.ok()) return s;
+  if (Status s = WaitForGpu(); !s.ok()) return s;
   if (std::memcmp(context.data(), t.context, context_bytes) != 0 ||
       (weight_bytes > 0 && std::memcmp(attention.data(), t.weights, weight_bytes) != 0)) {
     return InvalidArgument(ToString(d) + ": prepared keys give other bits than keys");

@@ -6,6 +6,8 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "harness/gpu.h"
+
 namespace lamina::harness {
 
 Guarded::Guarded(size_t bytes, Guard guard, size_t offset) : bytes_(bytes) {
@@ -19,11 +21,15 @@ Guarded::Guarded(size_t bytes, Guard guard, size_t offset) : bytes_(bytes) {
     std::abort();
   }
   map_ = static_cast<std::byte*>(map);
+  RegisterPages(map_ + page, body);
   data_ = guard == Guard::kEnd ? map_ + page + body - bytes : map_ + page + offset;
 }
 
 Guarded::~Guarded() {
-  if (map_ != nullptr) munmap(map_, map_bytes_);
+  if (map_ == nullptr) return;
+  const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  if (map_bytes_ > 2 * page) UnregisterPages(map_ + page);
+  munmap(map_, map_bytes_);
 }
 
 void Guarded::Protect() {

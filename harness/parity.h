@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "harness/compare.h"
+#include "harness/gpu.h"
 #include "harness/guarded.h"
 #include "lamina/context.h"
 #include "lamina/status.h"
@@ -148,6 +149,7 @@ std::string CheckOne(const typename Op::Desc& desc, const Context& context, cons
     const auto scratch = GuardedScratch(op->scratch_bytes());
     store.PoisonOutputs();
     if (Status s = Case<Op>::RunOnce(*op, c.tensors, scratch->data()); !s.ok()) return "Run: " + s.message();
+    if (Status s = WaitForGpu(); !s.ok()) return s.message();
     if (first.empty()) {
       for (const Expected& e : expected) {
         const Comparison comparison = Compare(e);

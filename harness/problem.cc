@@ -152,6 +152,9 @@ Result<std::vector<CandidateReport>> CandidatesOf(const Problem& problem, const 
 }
 
 Result<std::unique_ptr<Runner>> MakeRunner(const Problem& problem, const Context& context, uint64_t seed) {
+  if (context.backend == Backend::kCuda) {  // whose times are those of device memory, which runners do not have
+    return InvalidArgument("backend cuda is timed by tools/gpu_evidence, not here");
+  }
   return std::visit(
       [&]<class Desc>(const Desc& desc) -> Result<std::unique_ptr<Runner>> {
         if (Status s = desc.Validate(); !s.ok()) return s;

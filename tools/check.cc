@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <set>
 
+#include "harness/gpu.h"
 #include "harness/problem.h"
 #include "tools/commands.h"
 #include "tools/json_report.h"
@@ -57,6 +58,9 @@ int Run(const Options& options) {
   // A backend or a target that is not to be had is no failure of a candidate.
   const auto reports = harness::CandidatesOf(network->layers.front().problem, *context);
   if (!reports.ok()) return Wrong(reports.status());
+  if (context->backend == Backend::kCuda) {
+    if (Status s = harness::UseGpu(); !s.ok()) return Wrong(s);
+  }
 
   harness::ParityReport total;
   nlohmann::ordered_json json = nlohmann::ordered_json::array();
