@@ -48,7 +48,6 @@ Comparison Compare(const Expected& e) {
 void RoundTo(DType dtype, Expected& e) {
   e.dtype = dtype;
   if (dtype == DType::kF32) return;
-  const double smallest = dtype == DType::kF16 ? 0x1p-25 : 0x1p-134;  // half the distance of subnormal neighbours
   for (size_t i = 0; i < e.want.size(); ++i) {
     double& want = e.want[i];
     if (e.tolerance[i] == 0) {
@@ -56,9 +55,15 @@ void RoundTo(DType dtype, Expected& e) {
       reference::Store(want, dtype, &rounded, 0);
       want = reference::Load(&rounded, dtype, 0);
     } else {
-      e.tolerance[i] += std::max(smallest, UnitRoundoff(dtype) * (std::fabs(want) + e.tolerance[i]));
+      e.tolerance[i] += RoundingTolerance(dtype, std::fabs(want) + e.tolerance[i]);
     }
   }
+}
+
+double RoundingTolerance(DType dtype, double magnitude) {
+  if (dtype == DType::kF32) return 0;
+  const double smallest = dtype == DType::kF16 ? 0x1p-25 : 0x1p-134;  // half the distance of subnormal neighbours
+  return std::max(smallest, UnitRoundoff(dtype) * magnitude);
 }
 
 double DotTolerance(int64_t k, double magnitude) {

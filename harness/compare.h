@@ -43,6 +43,9 @@ constexpr double UnitRoundoff(DType dtype) {
   return dtype == DType::kF32 ? kUnitRoundoff : dtype == DType::kBf16 ? 0x1p-8 : 0x1p-11;
 }
 
+// What rounding a number up to `magnitude` to `dtype` adds at most; nothing for f32, in which all is computed.
+double RoundingTolerance(DType dtype, double magnitude);
+
 // What rounding both factors of a sum's products to TF32 (11 significant bits, u = 2^-11) adds at most.
 constexpr double Tf32Tolerance(double magnitude) { return (0x1p-10 + 0x1p-22) * magnitude; }
 

@@ -28,7 +28,8 @@ struct Ending {
   const void* data = nullptr;  // the residual's, image or pixel `stride` apart
   int64_t stride = 0;
   DType dtype = DType::kF32;
-  StepTolerance step = nullptr;
+  StepTolerance tolerance = nullptr;
+  DType kept = DType::kF32;
 };
 
 // One sum of products on its way.
@@ -42,7 +43,8 @@ struct Sum {
 };
 
 // Bias, residual and activation; stores element (n, h, w, c) of y.
-void End(Sum sum, int64_t terms, const Ending& end, const Map& y, int64_t n, int64_t h, int64_t w, int64_t c) {
+void End(Sum sum, bool pointwise, int64_t products, const Ending& end, const Map& y, int64_t n, int64_t h, int64_t w,
+         int64_t c) {
   if (end.bias != nullptr) {
     const double bias = Load(end.bias, end.dtype, c);
     sum.value += bias;
@@ -60,7 +62,8 @@ void End(Sum sum, int64_t terms, const Ending& end, const Map& y, int64_t n, int
   const int64_t at = y.at(n, h, w, c);
   y.value[at] = value;
   if (y.tolerance != nullptr) {
-    y.tolerance[at] = end.step(end.activation, value, terms + 2, sum.magnitude, sum.carried);
+    y.tolerance[at] =
+        end.tolerance({pointwise, products + 2, end.activation, end.kept}, value, sum.magnitude, sum.carried);
   }
 }
 
@@ -77,7 +80,7 @@ void Pointwise(const Map& x, const void* weights, const Ending& end, const Map& 
             const int64_t at = x.at(n, h, w, c);
             sum.Add(x.value[at], ToleranceAt(x, at), Load(weights, end.dtype, o * x.c + c));
           }
-          End(sum, x.c, end, y, n, h, w, o);
+          End(sum, true, x.c, end, y, n, h, w, o);
         }
       }
     }
@@ -101,7 +104,7 @@ void Depthwise(const SeparableConv2dDesc& d, const Map& x, const void* weights, 
               sum.Add(x.value[at], ToleranceAt(x, at), Load(weights, end.dtype, (o * d.kh + i) * d.kw + j));
             }
           }
-          End(sum, d.kh * d.kw, end, y, n, oh, ow, o);
+          End(sum, false, d.kh * d.kw, end, y, n, oh, ow, o);
         }
       }
     }
@@ -133,8 +136,9 @@ void SeparableConv2d(const SeparableConv2dDesc& d, const SeparableConv2dWeights&
   };
   const Map y{d.n, oh, ow, d.oc, nhwc, value, tolerance};
   const auto ending = [&](const void* bias, const Activation& activation, bool last) {
-    Ending end{.bias = bias, .activation = activation, .dtype = d.dtype, .step = step};
+    Ending end{.bias = bias, .activation = activation, .dtype = d.dtype, .tolerance = step, .kept = d.dtype};
     if (last) {
+      end.kept = DType::kF32;
       end.residual = d.residual;
       end.data = tensors.residual;
       end.stride = d.residual_stride ? d.residual_stride : nhwc ? d.oc : d.oc * oh * ow;

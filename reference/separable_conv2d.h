@@ -9,10 +9,17 @@
 
 namespace lamina::reference {
 
-// How far off a computed act(sum + residual) may be: `terms` products (and bias and residual) whose absolute values sum
-// to `magnitude`, of inputs whose own errors add up to `carried` in the sum; `value` is the exact result.
-using StepTolerance = double (*)(const Activation& activation, double value, int64_t terms, double magnitude,
-                                 double carried);
+// One step, as a tolerance sees it.
+struct Step {
+  bool pointwise = false;
+  int64_t terms = 0;  // of a sum: products, bias and residual
+  Activation activation = {};
+  DType kept = DType::kF32;  // as which its results may be kept for the next step; kF32 for the last step's
+};
+
+// How far off a computed act(sum + residual) may be: terms whose absolute values sum to `magnitude`, of inputs whose
+// own errors add up to `carried` in the sum; `value` is the exact result.
+using StepTolerance = double (*)(const Step& step, double value, double magnitude, double carried);
 
 // Doubles of scratch that SeparableConv2d takes: the results between the steps, with their tolerances if wanted.
 size_t SeparableConv2dScratch(const SeparableConv2dDesc& desc, bool tolerances);

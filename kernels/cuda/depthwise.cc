@@ -32,7 +32,7 @@ bool HasQuads(const DepthwiseArgs& a) {
 DepthwiseWalks ShareOut(const Device& device, const DepthwiseArgs& a) {
   const int columns = a.kh == 3 ? DepthwiseWindow<3, 1>::kColumns : DepthwiseWindow<5, 1>::kColumns;
   const int64_t resident = int64_t{device.multiprocessors} * kDepthwiseThreads * (a.kh == 3 ? 3 : 2);
-  return WalksOf(a.images, a.oh, a.ow.divisor, a.channels_padded / 4, columns, resident);
+  return WalksOf(a.images, a.oh, a.ow.divisor, QuadsOf(a), columns, resident);
 }
 
 }  // namespace
@@ -87,7 +87,7 @@ Error LaunchDepthwise(const Device& device, DType dtype, DepthwiseArgs a, void* 
   const DepthwiseVariant variant = VariantOf(a, a.x_quads && a.epilogue.quads);
   if (variant == DepthwiseVariant::kQuads) {
     const auto rows = static_cast<uint32_t>(a.images) * a.pixels.divisor;
-    a.inner = Divider::Of(a.x_channel == 1 ? static_cast<uint32_t>(a.channels_padded) / 4 : rows);
+    a.inner = Divider::Of(a.x_channel == 1 ? static_cast<uint32_t>(QuadsOf(a)) : rows);
   } else {
     a.walks = ShareOut(device, a);
   }

@@ -1,7 +1,274 @@
+// separable_conv2d on CUDA.
+//   unfused      step by step, through nhwc images in the operator's dtype in device memory; every order and shape
+//   fused_dw_pw  depthwise and project in one kernel (core/fused_dw_pw.h)
+// each with the products that f32 has: fused multiply-adds, 3 x TF32 and TF32.
+#include <utility>
+
+#include "kernels/cuda/depthwise.h"
+#include "kernels/cuda/fused_dw_pw.h"
+#include "kernels/cuda/gemm.h"
+#include "kernels/cuda/gemm_operator.h"
 #include "kernels/operators/backends.h"
 
 namespace lamina::cuda {
+namespace {
 
-CandidateList<SeparableConv2d> SeparableConv2dCandidates() { return {}; }
+using Desc = SeparableConv2dDesc;
+using Tensors = SeparableConv2dTensors;
+using Prepared = Result<std::shared_ptr<const Kernel<SeparableConv2d>>>;
+
+struct Weights {
+  std::shared_ptr<const GemmWeights> expand, project;  // null where the order has no such step
+  std::shared_ptr<const DepthwiseWeights> depthwise;
+  size_t bytes() const {
+    return depthwise->bytes() + (expand ? expand->bytes() : 0) + (project ? project->bytes() : 0);
+  }
+};
+
+Result<Weights> Pack(const Desc& d, Math math, const SeparableConv2dWeights& w) {
+  Weights packed;
+  const auto pointwise = [&](const void* weights, const void* bias, int64_t n, int64_t channels) {
+    return GemmWeights::Pack(ToString(d), math,
+                             {.w = weights,
+                              .bias = bias,
+                              .n = static_cast<int>(n),
+                              .channels = static_cast<int>(channels),
+                              .n_stride = channels});
+  };
+  const int64_t in = d.depthwise_in(), out = d.depthwise_out();
+  if (d.has_expand()) {
+    auto expand = pointwise(w.expand_w, d.expand_bias ? w.expand_bias : nullptr, in, d.ic);
+    if (!expand.ok()) return expand.status();
+    packed.expand = *expand;
+  }
+  auto depthwise = DepthwiseWeights::Pack(ToString(d), d.dtype, w.depthwise_w,
+                                          d.depthwise_bias ? w.depthwise_bias : nullptr, out, d.kh * d.kw);
+  if (!depthwise.ok()) return depthwise.status();
+  packed.depthwise = *depthwise;
+  if (d.has_project()) {
+    auto project = pointwise(w.project_w, d.project_bias ? w.project_bias : nullptr, d.oc, out);
+    if (!project.ok()) return project.status();
+    packed.project = *project;
+  }
+  return packed;
+}
+
+// A 1x1 convolution of `images` images of h x w pixels, of x to y, but for weights, pointers and what ends it.
+GemmArgs Pointwise(int64_t images, int64_t h, int64_t w, int64_t channels, int64_t n, const RowStrides& x,
+                   const RowStrides& y) {
+  GemmArgs a;
+  DescribeInput(a, x, w);
+  a.ih = static_cast<int>(h);
+  a.iw = static_cast<int>(w);
+  a.rows = static_cast<int>(images * h * w);
+  a.pixels = Divider::Of(static_cast<uint32_t>(h * w));
+  a.ow = Divider::Of(static_cast<uint32_t>(w));
+  a.channels = a.k = static_cast<int>(channels);
+  a.n = static_cast<int>(n);
+  a.epilogue.y_strides = y;
+  return a;
+}
+
+// The steps of a descriptor, and where what lies between them begins in the workspace.
+struct Steps {
+  explicit Steps(const Desc& d) {
+    const int64_t in = d.depthwise_in(), out = d.depthwise_out(), ih = d.ih, iw = d.iw, oh = d.oh(), ow = d.ow();
+    const RowStrides x = StridesOf(d.layout, d.ic, ih * iw, d.x_stride),
+                     y = StridesOf(d.layout, d.oc, oh * ow, d.y_stride);
+    const RowStrides e = d.has_expand() ? Between(d, ih * iw, in) : x;
+    const RowStrides o = d.has_project() ? Between(d, oh * ow, out) : y;
+    if (d.has_expand()) {
+      expand = Pointwise(d.n, ih, iw, d.ic, in, x, e);
+      expand.epilogue.activation = d.expand_activation;
+      bytes += Bytes(d, e);
+    }
+    depthwise = DepthwiseArgsOf(d, in, out);
+    DescribeInput(depthwise, e, iw);
+    depthwise.epilogue.activation = d.depthwise_activation;
+    depthwise.epilogue.y_strides = o;
+    depthwise_out = bytes;
+    if (d.has_project()) {
+      project = Pointwise(d.n, oh, ow, out, d.oc, o, y);
+      project.epilogue.activation = d.project_activation;
+      bytes += Bytes(d, o);
+    }
+    Epilogue& last = d.has_project() ? project.epilogue : depthwise.epilogue;
+    last.residual_kind = d.residual;
+    last.residual_strides = StridesOf(d.layout, d.oc, oh * ow, d.residual_stride);
+  }
+  void Describe(const Weights& w) {
+    if (w.expand) w.expand->Describe(expand);
+    w.depthwise->Describe(depthwise);
+    if (w.project) w.project->Describe(project);
+  }
+
+  GemmArgs expand, project;
+  DepthwiseArgs depthwise;
+  int64_t depthwise_out = 0, bytes = 0;
+
+ private:
+  // Pixels of whole 16-byte chunks.
+  static RowStrides Between(const Desc& d, int64_t pixels, int64_t channels) {
+    return StridesOf(Layout::kNhwc, channels, pixels, RoundUp(channels, 16 / static_cast<int64_t>(SizeOf(d.dtype))));
+  }
+  static int64_t Bytes(const Desc& d, const RowStrides& image) {
+    return RoundUp(d.n * image.image * static_cast<int64_t>(SizeOf(d.dtype)), 256);
+  }
+};
+
+// kF32 stands for the products of the dtype itself, the others for f32 in TF32.
+template <Math kMath>
+Math MathFor(const Desc& d) {
+  return kMath == Math::kF32 ? NativeMath(d.dtype) : kMath;
+}
+
+// "" or why neither way serves; `steps` are made of sizes that may not fit.
+std::string Refuses(const Desc& d) {
+  if (std::string why = RefusesDepthwise(d, d.depthwise_out()); !why.empty()) return why;
+  if (d.has_expand()) {
+    if (std::string why = RefusesGemm(d.n * d.ih * d.iw, d.depthwise_in(), d.ic, 1); !why.empty()) return why;
+  }
+  return d.has_project() ? RefusesGemm(d.n * d.oh() * d.ow(), d.oc, d.depthwise_out(), 1) : "";
+}
+
+class Unfused final : public Kernel<SeparableConv2d> {
+ public:
+  static Prepared Make(const Desc& d, Math math, const Device* device, void* stream, const Weights& weights) {
+    auto made = std::make_shared<Unfused>(d, math, device, stream, weights);
+    auto own = DeviceMemory::Allocate(ToString(d), made->scratch_bytes());
+    if (!own.ok()) return own.status();
+    made->own_ = *own;
+    return std::shared_ptr<const Kernel<SeparableConv2d>>(made);
+  }
+  Unfused(const Desc& d, Math math, const Device* device, void* stream, const Weights& weights)
+      : desc_(d), math_(math), device_(device), stream_(stream), weights_(weights), steps_(d) {
+    steps_.Describe(weights_);
+  }
+
+  Status Run(const Tensors& t, std::byte* scratch) const override {
+    if (Status s = ValidatePointers(desc_, {{"x", t.x}, {"y", t.y}, {"residual", t.residual}, {"scratch", scratch}});
+        !s.ok()) {
+      return s;
+    }
+    std::byte* const memory = scratch != nullptr ? scratch : own_->as<std::byte>();
+    GemmArgs expand = steps_.expand, project = steps_.project;
+    DepthwiseArgs depthwise = steps_.depthwise;
+    expand.x = t.x;
+    expand.epilogue.y = memory;
+    depthwise.x = weights_.expand ? memory : t.x;
+    depthwise.epilogue.y = weights_.project ? memory + steps_.depthwise_out : t.y;
+    project.x = depthwise.epilogue.y;
+    project.epilogue.y = t.y;
+    depthwise.epilogue.residual = project.epilogue.residual = t.residual;
+    Error error;
+    if (weights_.expand) error = LaunchGemm(*device_, math_, expand, stream_);
+    if (error.ok()) error = LaunchDepthwise(*device_, desc_.dtype, depthwise, stream_);
+    if (error.ok() && weights_.project) error = LaunchGemm(*device_, math_, project, stream_);
+    return error.ok() ? Status() : DeviceStatus(ToString(desc_), "starting a kernel", error);
+  }
+  size_t scratch_bytes() const override { return static_cast<size_t>(steps_.bytes); }
+  size_t packed_bytes() const override { return weights_.bytes(); }
+  Prepared Reshape(const Desc& d) const override { return Make(d, math_, device_, stream_, weights_); }
+
+  template <Math kMath>
+  static Judgement Judge(const Desc& d, const Context& context) {
+    const Result<const Device*> device = DeviceFor(context.stream);
+    if (!device.ok()) return Refused(device.status().message());
+    if (kMath != Math::kF32 && d.dtype != DType::kF32) return Refused("computes in f32, got another dtype");
+    if (d.fusion == Fusion::kAlways) return Refused("fusion=always: this goes step by step");
+    if (std::string why = Refuses(d); !why.empty()) return Refused(std::move(why));
+    const Steps steps(d);
+    double ns = PredictDepthwise(**device, d.dtype, steps.depthwise);
+    const auto pointwise = [&](const GemmArgs& a) {
+      ns += PredictGemm(**device, MathFor<kMath>(d), a.rows, a.n, a.k, 1);
+    };
+    if (d.has_expand()) pointwise(steps.expand);
+    if (d.has_project()) pointwise(steps.project);
+    return Accepted(ns);
+  }
+
+ private:
+  Desc desc_;
+  Math math_;
+  const Device* device_;
+  void* stream_;
+  Weights weights_;
+  Steps steps_;
+  std::shared_ptr<const DeviceMemory> own_;  // of callers that bring no scratch
+};
+
+class FusedDwPwOperator final : public Kernel<SeparableConv2d> {
+ public:
+  static Prepared Make(const Desc& d, Math math, const Device*, void* stream, const Weights& weights) {
+    return std::shared_ptr<const Kernel<SeparableConv2d>>(
+        std::make_shared<FusedDwPwOperator>(d, math, stream, weights));
+  }
+  FusedDwPwOperator(const Desc& d, Math math, void* stream, const Weights& weights)
+      : desc_(d), math_(math), stream_(stream), weights_(weights) {
+    Steps steps(d);
+    steps.Describe(weights_);
+    args_ = {steps.depthwise, steps.project};
+  }
+
+  Status Run(const Tensors& t, std::byte*) const override {
+    if (Status s = ValidatePointers(desc_, {{"x", t.x}, {"y", t.y}, {"residual", t.residual}}); !s.ok()) return s;
+    FusedDwPwArgs args = args_;
+    args.depthwise.x = t.x;
+    args.project.epilogue.y = t.y;
+    args.project.epilogue.residual = t.residual;
+    const Error error = LaunchFusedDwPw(math_, args, stream_);
+    return error.ok() ? Status() : DeviceStatus(ToString(desc_), "starting the kernel", error);
+  }
+  size_t packed_bytes() const override { return weights_.bytes(); }
+  Prepared Reshape(const Desc& d) const override { return Make(d, math_, nullptr, stream_, weights_); }
+
+  template <Math kMath>
+  static Judgement Judge(const Desc& d, const Context& context) {
+    const Result<const Device*> found = DeviceFor(context.stream);
+    if (!found.ok()) return Refused(found.status().message());
+    const Device& device = **found;
+    if (kMath != Math::kF32 && d.dtype != DType::kF32) return Refused("computes in f32, got another dtype");
+    if (d.order != SeparableOrder::kDwPw) return Refused("only order=dw_pw is fused");
+    if (d.fusion == Fusion::kNever) return Refused("fusion=never: this is one kernel");
+    if (std::string why = Refuses(d); !why.empty()) return Refused(std::move(why));
+    const Math math = MathFor<kMath>(d);
+    if (std::string why = RefusesFusedDwPw(device, math, d.depthwise_out()); !why.empty())
+      return Refused(std::move(why));
+    const Steps steps(d);
+    return Accepted(PredictFusedDwPw(device, math, {steps.depthwise, steps.project}));
+  }
+
+ private:
+  Desc desc_;
+  Math math_;
+  void* stream_;
+  Weights weights_;
+  FusedDwPwArgs args_;
+};
+
+template <class Way, Math kMath>
+constexpr Candidate<SeparableConv2d> WayWith(std::string_view name, Accuracy accuracy) {
+  return {name, Way::template Judge<kMath>,
+          [](const Desc& d, const SeparableConv2dWeights& w, const Context& context) -> Prepared {
+            const Result<const Device*> device = DeviceFor(context.stream);
+            if (!device.ok()) return device.status();
+            auto weights = Pack(d, MathFor<kMath>(d), w);
+            if (!weights.ok()) return weights.status();
+            return Way::Make(d, MathFor<kMath>(d), *device, context.stream, *weights);
+          },
+          accuracy};
+}
+
+constexpr Candidate<SeparableConv2d> kCandidates[] = {
+    WayWith<FusedDwPwOperator, Math::kF32>("fused_dw_pw", Accuracy::kStrict),
+    WayWith<FusedDwPwOperator, Math::kTf32x3>("fused_dw_pw_tf32x3", Accuracy::kReduced),
+    WayWith<FusedDwPwOperator, Math::kTf32>("fused_dw_pw_tf32", Accuracy::kReduced),
+    WayWith<Unfused, Math::kF32>("unfused", Accuracy::kStrict),
+    WayWith<Unfused, Math::kTf32x3>("unfused_tf32x3", Accuracy::kReduced),
+    WayWith<Unfused, Math::kTf32>("unfused_tf32", Accuracy::kReduced)};
+
+}  // namespace
+
+CandidateList<SeparableConv2d> SeparableConv2dCandidates() { return kCandidates; }
 
 }  // namespace lamina::cuda

@@ -78,7 +78,9 @@ struct DepthwiseArgs {
   Divider inner = {};  // single pixels: of quads where lanes go along channels, else of pixels of all images
 };
 
-constexpr int PaddedChannels(int64_t channels) { return static_cast<int>(RoundUp(channels, 4)); }
+// Whole chunks of 16-bit channels.
+constexpr int PaddedChannels(int64_t channels) { return static_cast<int>(RoundUp(channels, 8)); }
+LAMINA_HD int QuadsOf(const DepthwiseArgs& a) { return (a.channels + 3) / 4; }
 
 }  // namespace lamina::cuda
 

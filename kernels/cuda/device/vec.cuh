@@ -25,6 +25,30 @@ __device__ __forceinline__ void Store4(float4 v, T* p) {
   *reinterpret_cast<uint2*>(p) = make_uint2(PackPair(v.x, v.y, T{}), PackPair(v.z, v.w, T{}));
 }
 
+// 16-byte chunks of elements.
+template <class T>
+inline constexpr int kChunkElements = 16 / static_cast<int>(sizeof(T));
+__device__ __forceinline__ void WidenChunk(uint4 bits, float, float (&v)[4]) {
+  v[0] = __uint_as_float(bits.x), v[1] = __uint_as_float(bits.y);
+  v[2] = __uint_as_float(bits.z), v[3] = __uint_as_float(bits.w);
+}
+template <class T>
+__device__ __forceinline__ void WidenChunk(uint4 bits, T, float (&v)[8]) {
+  const uint32_t words[4] = {bits.x, bits.y, bits.z, bits.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    v[2 * i] = ToFloat(T{static_cast<uint16_t>(words[i])});
+    v[2 * i + 1] = ToFloat(T{static_cast<uint16_t>(words[i] >> 16)});
+  }
+}
+// v points at a chunk's floats, p is aligned to 16 bytes.
+__device__ __forceinline__ void StoreChunk(const float* v, float* p) { Store4(make_float4(v[0], v[1], v[2], v[3]), p); }
+template <class T>
+__device__ __forceinline__ void StoreChunk(const float* v, T* p) {
+  *reinterpret_cast<uint4*>(p) = make_uint4(PackPair(v[0], v[1], T{}), PackPair(v[2], v[3], T{}),
+                                            PackPair(v[4], v[5], T{}), PackPair(v[6], v[7], T{}));
+}
+
 }  // namespace lamina::cuda
 
 #endif  // LAMINA_KERNELS_CUDA_DEVICE_VEC_CUH_

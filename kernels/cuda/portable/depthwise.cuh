@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(kDepthwiseThreads, kK == 3 ? 3 : 2)
 template <class T>
 __global__ void __launch_bounds__(kDepthwiseThreads) DepthwiseQuad(const __grid_constant__ DepthwiseArgs a) {
   const uint32_t item = blockIdx.x * kDepthwiseThreads + threadIdx.x;
-  const auto quads = static_cast<uint32_t>(a.channels_padded) / 4;
+  const auto quads = static_cast<uint32_t>(QuadsOf(a));
   const uint32_t rows = static_cast<uint32_t>(a.images) * a.pixels.divisor;
   if (item >= rows * quads) return;
   const uint32_t outer = a.inner.Quotient(item), inner = item - outer * a.inner.divisor;

@@ -121,6 +121,55 @@ class ElementLoader {
   WindowOrigin origin_;
 };
 
+// Brings a tile's rows of weights, packed and padded, so always there: thread t has the chunk t % 4 of the rows
+// t / 4 + i * (threads / 4).
+template <class T, int kN, int kThreads>
+class WeightLoader {
+ public:
+  __device__ __forceinline__ WeightLoader(const GemmArgs& a, int group, int tile_column, int thread)
+      : chunk_(thread % 4),
+        first_(thread / 4),
+        w_(static_cast<const T*>(a.w) + (int64_t{group} * a.n_padded + tile_column + first_) * a.k_padded +
+           chunk_ * (kChunkBytes / static_cast<int>(sizeof(T)))) {}
+  __device__ __forceinline__ void Load(const GemmArgs& a, unsigned char* tile) {
+#pragma unroll
+    for (int i = 0; i < kN * 4 / kThreads; ++i) {
+      CopyAsync16(tile + Swizzle64(first_ + i * (kThreads / 4), chunk_), w_ + int64_t{i} * (kThreads / 4) * a.k_padded,
+                  true);
+    }
+    w_ += kStepBytes / sizeof(T);
+  }
+
+ private:
+  int chunk_, first_;
+  const T* w_;
+};
+
+// A warp tile's sums become outputs, by way of the warp's own slab of shared memory: 16 rows, of which a lane reads
+// back four columns. The tile begins at `tile_row` and at `tile_column` of the group.
+template <class T, class Sums>
+__device__ __forceinline__ void FinishWarpTile(const GemmArgs& a, const Sums& sums, float* slab, int tile_row,
+                                               int tile_column, int group, int lane) {
+  const int column = tile_column + lane % 8 * 4;
+  const float4 bias = *reinterpret_cast<const float4*>(a.epilogue.bias + int64_t{group} * a.n_padded + column);
+#pragma unroll 1
+  for (int i = 0; i < Sums::kSlabs; ++i) {
+    sums.StoreSlab(i, slab, lane);
+    __syncwarp();
+#pragma unroll 1  // one copy of the epilogue's code
+    for (int j = 0; j < kSlabRows / 4; ++j) {
+      const int in_slab = 4 * j + lane / 8, row = tile_row + kSlabRows * i + in_slab;
+      if (row < a.rows && column < a.n) {
+        const float4 sum = *reinterpret_cast<const float4*>(slab + in_slab * kSlabPitch + lane % 8 * 4);
+        const auto image = static_cast<int>(a.pixels.Quotient(static_cast<uint32_t>(row)));
+        FinishQuad<T>(a.epilogue, sum, bias, image, row - image * static_cast<int>(a.pixels.divisor),
+                      int64_t{group} * a.n + column, a.n - column);
+      }
+    }
+    __syncwarp();
+  }
+}
+
 // Fused multiply-adds and split factors hold more in registers than half an SM's share.
 template <Math kMath>
 inline constexpr int kBlocksPerSm = kMath == Math::kF32 || kMath == Math::kTf32x3 ? 1 : 2;
@@ -142,21 +191,14 @@ __global__ void __launch_bounds__(GemmShape<kM>::kThreads, kBlocksPerSm<kMath>)
 
   const T* x = static_cast<const T*>(a.x) + int64_t{tile.group} * a.channels * a.x_channel;
   Loader loader(a, tile_row, thread);
-  // Weights: thread t has the chunk t % 4 of the rows t / 4 + i * (threads / 4), packed and padded, so always there.
-  const T* w = static_cast<const T*>(a.w) + (int64_t{tile.group} * a.n_padded + tile_column + thread / 4) * a.k_padded +
-               thread % 4 * (kChunkBytes / static_cast<int>(sizeof(T)));
+  WeightLoader<T, kM, Shape::kThreads> weights(a, tile.group, tile_column, thread);
   const int steps = a.k_padded * static_cast<int>(sizeof(T)) / kStepBytes;
   int loaded = 0;
   const auto load_next = [&] {
     if (loaded < steps) {
       typename Shape::Stage& stage = shared.stages[loaded % kGemmStages];
       loader.Load(a, x, stage.a);
-#pragma unroll
-      for (int i = 0; i < kM * 4 / Shape::kThreads; ++i) {
-        const int row = thread / 4 + i * (Shape::kThreads / 4);
-        CopyAsync16(stage.b + Swizzle64(row, thread % 4), w + int64_t{i} * (Shape::kThreads / 4) * a.k_padded, true);
-      }
-      w += kStepBytes / sizeof(T);
+      weights.Load(a, stage.b);
       ++loaded;
     }
     CopyAsyncCommit();
@@ -175,27 +217,10 @@ __global__ void __launch_bounds__(GemmShape<kM>::kThreads, kBlocksPerSm<kMath>)
     sums.Step(stage.a, a_row, stage.b, b_row, lane);
   }
   CopyAsyncWait<0>();
-  __syncthreads();  // the stages become slabs, one a warp: 16 rows of sums, read back four columns to a lane
+  __syncthreads();  // the stages become slabs, one a warp
 
   float* slab = reinterpret_cast<float*>(&shared) + warp * (kSlabRows * kSlabPitch);
-  const int column = tile_column + b_row + lane % 8 * 4;  // within the group
-  const float4 bias = *reinterpret_cast<const float4*>(a.epilogue.bias + int64_t{tile.group} * a.n_padded + column);
-#pragma unroll 1
-  for (int i = 0; i < WarpTile<kMath, Shape::kWarpM>::kSlabs; ++i) {
-    sums.StoreSlab(i, slab, lane);
-    __syncwarp();
-#pragma unroll 1  // one copy of the epilogue's code
-    for (int j = 0; j < kSlabRows / 4; ++j) {
-      const int in_slab = 4 * j + lane / 8, row = tile_row + a_row + kSlabRows * i + in_slab;
-      if (row < a.rows && column < a.n) {
-        const float4 sum = *reinterpret_cast<const float4*>(slab + in_slab * kSlabPitch + lane % 8 * 4);
-        const auto image = static_cast<int>(a.pixels.Quotient(static_cast<uint32_t>(row)));
-        FinishQuad<T>(a.epilogue, sum, bias, image, row - image * static_cast<int>(a.pixels.divisor),
-                      int64_t{tile.group} * a.n + column, a.n - column);
-      }
-    }
-    __syncwarp();
-  }
+  FinishWarpTile<T>(a, sums, slab, tile_row + a_row, tile_column + b_row, tile.group, lane);
 }
 
 }  // namespace lamina::cuda

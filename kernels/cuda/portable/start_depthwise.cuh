@@ -22,7 +22,7 @@ Error StartDepthwise(const DepthwiseArgs& args, DepthwiseVariant variant, void* 
     case DepthwiseVariant::kWalk5x5Stride2: return walk(DepthwiseWalk<T, 5, 2>);
     case DepthwiseVariant::kQuads: break;
   }
-  return start(DepthwiseQuad<T>, int64_t{args.images} * args.pixels.divisor * (args.channels_padded / 4), 1);
+  return start(DepthwiseQuad<T>, int64_t{args.images} * args.pixels.divisor * QuadsOf(args), 1);
 }
 
 }  // namespace lamina::cuda

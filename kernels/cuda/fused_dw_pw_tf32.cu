@@ -1,0 +1,7 @@
+#include "kernels/cuda/portable/start_fused_dw_pw.cuh"
+
+namespace lamina::cuda {
+
+template Error StartFusedDwPw<Math::kTf32>(const FusedDwPwArgs&, void*);
+
+}  // namespace lamina::cuda
