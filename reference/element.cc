@@ -3,6 +3,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <vector>
 
 namespace lamina::reference {
 namespace {
@@ -15,6 +16,15 @@ double Widen(uint16_t bits, int exponent_bits, int mantissa_bits) {
   if (exponent == top) return mantissa ? std::nan("") : sign * INFINITY;
   if (exponent == 0) return sign * std::ldexp(mantissa, 1 - bias - mantissa_bits);
   return sign * std::ldexp(mantissa + (1 << mantissa_bits), exponent - bias - mantissa_bits);
+}
+
+// Of every bit pattern: a reference reads each of its inputs many times.
+std::vector<double> WidenAll(int exponent_bits, int mantissa_bits) {
+  std::vector<double> values(1 << 16);
+  for (size_t bits = 0; bits < values.size(); ++bits) {
+    values[bits] = Widen(static_cast<uint16_t>(bits), exponent_bits, mantissa_bits);
+  }
+  return values;
 }
 
 uint16_t Narrow(double value, int exponent_bits, int mantissa_bits) {
@@ -40,7 +50,8 @@ uint16_t Narrow(double value, int exponent_bits, int mantissa_bits) {
 
 double LoadNarrow(const void* data, DType dtype, int64_t i) {
   const uint16_t bits = static_cast<const uint16_t*>(data)[i];
-  return dtype == DType::kBf16 ? Widen(bits, 8, 7) : Widen(bits, 5, 10);
+  static const std::vector<double> bf16 = WidenAll(8, 7), f16 = WidenAll(5, 10);
+  return (dtype == DType::kBf16 ? bf16 : f16)[bits];
 }
 
 void Store(double value, DType dtype, void* data, int64_t i) {
