@@ -20,6 +20,12 @@ struct GemmTraits<Conv2d> {
     DescribeInput(a, StridesOf(d.layout, d.ic, d.ih * d.iw, d.x_stride), d.iw);
     a.ih = static_cast<int>(d.ih);
     a.iw = static_cast<int>(d.iw);
+    a.kh = static_cast<int>(d.kh);
+    a.kw = static_cast<int>(d.kw);
+    a.channels = static_cast<int>(d.ic / d.groups);
+    a.k = a.kh * a.kw * a.channels;
+    a.n = static_cast<int>(d.oc / d.groups);
+    a.groups = static_cast<int>(d.groups);
     a.stride_h = static_cast<int>(d.stride_h);
     a.stride_w = static_cast<int>(d.stride_w);
     a.dilation_h = static_cast<int>(d.dilation_h);

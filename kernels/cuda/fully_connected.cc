@@ -14,6 +14,8 @@ struct GemmTraits<FullyConnected> {
     a.pixels = a.ow = Divider::Of(static_cast<uint32_t>(d.m > 0 ? d.m : 1));
     a.x_pixel = d.x_stride ? d.x_stride : d.ic;
     a.x_channel = 1;
+    a.k = a.channels = static_cast<int>(d.ic);
+    a.n = static_cast<int>(d.oc);
     a.epilogue.activation = d.activation;
     a.epilogue.residual_kind = d.residual;
     a.epilogue.y_strides = {0, d.y_stride ? d.y_stride : d.oc, 1};

@@ -7,12 +7,13 @@
 #include <utility>
 
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/sm90_gemm.h"
 #include "kernels/operators/candidate.h"
 
 namespace lamina::cuda {
 
 // GemmTraits<Op>::
-//   Shape(desc)            GemmArgs without weights and pointers
+//   Shape(desc)            GemmArgs without pointers
 //   Host(desc, weights)    where the weights lie
 //   Sizes(desc)            rows, n, k, groups
 template <class Op>
@@ -27,19 +28,38 @@ constexpr Math NativeMath(DType dtype) {
   return dtype == DType::kBf16 ? Math::kBf16 : dtype == DType::kF16 ? Math::kF16 : Math::kF32;
 }
 
-template <class Op>
+// The portable kernel, as WgmmaProduct (sm90_gemm.h) is Hopper's.
+class PortableProduct {
+ public:
+  static std::string Refuses(const Device&, Math, const GemmArgs&) { return ""; }
+  static double Predict(const Device& device, Math math, const GemmArgs& a) {
+    return PredictGemm(device, math, a.rows, a.n, a.k, a.groups);
+  }
+  static Result<std::shared_ptr<const PortableProduct>> Make(const std::string&, const Device* device, Math math,
+                                                             const GemmArgs&) {
+    return std::make_shared<const PortableProduct>(device, math);
+  }
+  PortableProduct(const Device* device, Math math) : device_(device), math_(math) {}
+  Error Launch(const GemmArgs& args, void* stream) const { return LaunchGemm(*device_, math_, args, stream); }
+
+ private:
+  const Device* device_;
+  Math math_;
+};
+
+template <class Op, class Product>
 class GemmOperator final : public Kernel<Op> {
  public:
   using Desc = typename Op::Desc;
 
-  GemmOperator(const Desc& desc, const Device* device, void* stream, std::shared_ptr<const GemmWeights> weights)
+  GemmOperator(const Desc& desc, const Device* device, void* stream, std::shared_ptr<const GemmWeights> weights,
+               std::shared_ptr<const Product> product, const GemmArgs& args)
       : desc_(desc),
         device_(device),
         stream_(stream),
         weights_(std::move(weights)),
-        args_(GemmTraits<Op>::Shape(desc)) {
-    weights_->Describe(args_);
-  }
+        product_(std::move(product)),
+        args_(args) {}
 
   Status Run(const typename Op::Tensors& t, std::byte*) const override {
     if (Status s = ValidatePointers(desc_, {{"x", t.x}, {"y", t.y}, {"residual", t.residual}}); !s.ok()) return s;
@@ -47,13 +67,13 @@ class GemmOperator final : public Kernel<Op> {
     args.x = t.x;
     args.epilogue.y = t.y;
     args.epilogue.residual = t.residual;
-    const Error error = LaunchGemm(*device_, weights_->math(), args, stream_);
+    const Error error = product_->Launch(args, stream_);
     return error.ok() ? Status() : DeviceStatus(ToString(desc_), "starting the kernel", error);
   }
 
   size_t packed_bytes() const override { return weights_->bytes(); }
   Result<std::shared_ptr<const Kernel<Op>>> Reshape(const Desc& desc) const override {
-    return std::shared_ptr<const Kernel<Op>>(std::make_shared<GemmOperator>(desc, device_, stream_, weights_));
+    return Make(desc, device_, stream_, weights_);
   }
 
   // kF32 stands for the products of the dtype itself, the others for f32 in TF32.
@@ -64,7 +84,10 @@ class GemmOperator final : public Kernel<Op> {
     if (kMath != Math::kF32 && d.dtype != DType::kF32) return Refused("computes in f32, got another dtype");
     const GemmSizes s = GemmTraits<Op>::Sizes(d);
     if (std::string why = RefusesGemm(s.rows, s.n, s.k, s.groups); !why.empty()) return Refused(std::move(why));
-    return Accepted(PredictGemm(**device, MathFor<kMath>(d), s.rows, s.n, s.k, s.groups));
+    const GemmArgs args = GemmTraits<Op>::Shape(d);
+    const Math math = MathFor<kMath>(d);
+    if (std::string why = Product::Refuses(**device, math, args); !why.empty()) return Refused(std::move(why));
+    return Accepted(Product::Predict(**device, math, args));
   }
 
   template <Math kMath>
@@ -74,8 +97,7 @@ class GemmOperator final : public Kernel<Op> {
     if (!device.ok()) return device.status();
     auto packed = GemmWeights::Pack(ToString(d), MathFor<kMath>(d), GemmTraits<Op>::Host(d, weights));
     if (!packed.ok()) return packed.status();
-    return std::shared_ptr<const Kernel<Op>>(
-        std::make_shared<GemmOperator>(d, *device, context.stream, std::move(*packed)));
+    return Make(d, *device, context.stream, std::move(*packed));
   }
 
  private:
@@ -83,23 +105,39 @@ class GemmOperator final : public Kernel<Op> {
   static constexpr Math MathFor(const Desc& d) {
     return kMath == Math::kF32 ? NativeMath(d.dtype) : kMath;
   }
+  static Result<std::shared_ptr<const Kernel<Op>>> Make(const Desc& d, const Device* device, void* stream,
+                                                        std::shared_ptr<const GemmWeights> weights) {
+    GemmArgs args = GemmTraits<Op>::Shape(d);
+    weights->Describe(args);
+    auto product = Product::Make(ToString(d), device, weights->math(), args);
+    if (!product.ok()) return product.status();
+    return std::shared_ptr<const Kernel<Op>>(
+        std::make_shared<GemmOperator>(d, device, stream, std::move(weights), std::move(*product), args));
+  }
 
   Desc desc_;
   const Device* device_;
   void* stream_;
   std::shared_ptr<const GemmWeights> weights_;
+  std::shared_ptr<const Product> product_;
   GemmArgs args_;
 };
+
+template <class Op, class Product, Math kMath>
+constexpr Candidate<Op> GemmCandidate(std::string_view name, Accuracy accuracy = Accuracy::kStrict) {
+  using Kernel = GemmOperator<Op, Product>;
+  return {name, Kernel::template Judge<kMath>, Kernel::template Prepare<kMath>, accuracy};
+}
 
 // One candidate for each kind of products. TF32 drops 13 bits of every factor; 3 x TF32 keeps f32's accuracy in theory,
 // and stays among the reduced ones until a GPU's own sums have borne that out.
 template <class Op>
 inline constexpr Candidate<Op> kGemmCandidates[] = {
-    {"implicit_gemm", GemmOperator<Op>::template Judge<Math::kF32>, GemmOperator<Op>::template Prepare<Math::kF32>},
-    {"implicit_gemm_tf32x3", GemmOperator<Op>::template Judge<Math::kTf32x3>,
-     GemmOperator<Op>::template Prepare<Math::kTf32x3>, Accuracy::kReduced},
-    {"implicit_gemm_tf32", GemmOperator<Op>::template Judge<Math::kTf32>,
-     GemmOperator<Op>::template Prepare<Math::kTf32>, Accuracy::kReduced}};
+    GemmCandidate<Op, PortableProduct, Math::kF32>("implicit_gemm"),
+    GemmCandidate<Op, PortableProduct, Math::kTf32x3>("implicit_gemm_tf32x3", Accuracy::kReduced),
+    GemmCandidate<Op, PortableProduct, Math::kTf32>("implicit_gemm_tf32", Accuracy::kReduced),
+    GemmCandidate<Op, WgmmaProduct, Math::kF32>("implicit_gemm_wgmma"),
+    GemmCandidate<Op, WgmmaProduct, Math::kTf32>("implicit_gemm_wgmma_tf32", Accuracy::kReduced)};
 
 }  // namespace lamina::cuda
 

@@ -1,5 +1,6 @@
 #include "kernels/cuda/runtime.h"
 
+#include <cuda.h>
 #include <cuda_runtime_api.h>
 
 #include <cstdlib>
@@ -41,6 +42,35 @@ Result<Device> Describe(int id) {
   device.clock_hz = kilohertz > 0 ? 1e3 * kilohertz : 1.5e9;
   device.bytes_per_second = memory_kilohertz > 0 ? 2e3 * memory_kilohertz * properties.memoryBusWidth / 8 : 1e12;
   return device;
+}
+
+// A function of the driver, found at run time: the library starts where there is none. Null where it is too old.
+template <class Function>
+Function DriverFunction(const char* name) {
+  void* function = nullptr;
+  cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+  const cudaError_t e = Taken(cudaGetDriverEntryPointByVersion(name, &function, 12000, cudaEnableDefault, &found));
+  return e == cudaSuccess && found == cudaDriverEntryPointSuccess ? reinterpret_cast<Function>(function) : nullptr;
+}
+
+static_assert(sizeof(TensorMap) == sizeof(CUtensorMap) && alignof(TensorMap) >= alignof(CUtensorMap));
+
+CUtensorMapDataType DriverType(TmaElement element) {
+  switch (element) {
+    case TmaElement::kBf16: return CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+    case TmaElement::kF16: return CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
+    case TmaElement::kTf32: break;
+  }
+  return CU_TENSOR_MAP_DATA_TYPE_TFLOAT32;
+}
+CUtensorMapSwizzle DriverSwizzle(Swizzle s) {
+  switch (s) {
+    case Swizzle::k128: return CU_TENSOR_MAP_SWIZZLE_128B;
+    case Swizzle::k64: return CU_TENSOR_MAP_SWIZZLE_64B;
+    case Swizzle::k32: return CU_TENSOR_MAP_SWIZZLE_32B;
+    case Swizzle::kNone: break;
+  }
+  return CU_TENSOR_MAP_SWIZZLE_NONE;
 }
 
 }  // namespace
@@ -127,6 +157,26 @@ DeviceMemory::~DeviceMemory() {
   if (known && current != device_) Taken(cudaSetDevice(device_));
   Taken(cudaFree(data_));
   if (known && current != device_) Taken(cudaSetDevice(current));
+}
+
+Error EncodeTensorMap(const TileMap& m, TensorMap* to) {
+  static const auto encode = DriverFunction<decltype(&cuTensorMapEncodeTiled)>("cuTensorMapEncodeTiled");
+  if (encode == nullptr) return {cudaErrorNotSupported};
+  const cuuint32_t steps[5] = {1, 1, 1, 1, 1};
+  return {static_cast<int>(encode(reinterpret_cast<CUtensorMap*>(to), DriverType(m.element), m.rank,
+                                  const_cast<void*>(m.base), m.dims, m.strides, m.box, steps,
+                                  CU_TENSOR_MAP_INTERLEAVE_NONE, DriverSwizzle(m.swizzle),
+                                  CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE))};
+}
+
+Error EncodeTensorMap(const Im2colMap& m, TensorMap* to) {
+  static const auto encode = DriverFunction<decltype(&cuTensorMapEncodeIm2col)>("cuTensorMapEncodeIm2col");
+  if (encode == nullptr) return {cudaErrorNotSupported};
+  const cuuint32_t steps[4] = {1, m.step[0], m.step[1], 1};
+  return {static_cast<int>(encode(reinterpret_cast<CUtensorMap*>(to), DriverType(m.element), 4,
+                                  const_cast<void*>(m.base), m.dims, m.strides, m.lower, m.upper, m.channels, m.pixels,
+                                  steps, CU_TENSOR_MAP_INTERLEAVE_NONE, DriverSwizzle(m.swizzle),
+                                  CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE))};
 }
 
 bool Validates() {

@@ -9,6 +9,7 @@
 #include <string>
 #include <utility>
 
+#include "kernels/cuda/core/tensor_map.h"
 #include "lamina/status.h"
 
 namespace lamina::cuda {
@@ -58,6 +59,10 @@ class DeviceMemory {
   size_t bytes_;
   int device_;
 };
+
+// What a kernel's TMA reads by. The host alone does it, in about a microsecond; `map` breaks no limit.
+Error EncodeTensorMap(const TileMap& map, TensorMap* to);
+Error EncodeTensorMap(const Im2colMap& map, TensorMap* to);
 
 // Whether LAMINA_VALIDATE=1 asks Run to look at pointers and lengths, which costs it a wait for the stream.
 bool Validates();

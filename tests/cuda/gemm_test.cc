@@ -12,6 +12,7 @@
 #include "harness/fully_connected.h"
 #include "kernels/cuda/core/element.h"
 #include "kernels/cuda/core/swizzle.h"
+#include "kernels/cuda/emulator/runtime.h"
 #include "reference/element.h"
 #include "tests/cuda/emulated.h"
 
@@ -134,10 +135,12 @@ TEST(CudaFullyConnected, EveryActivation) {
 
 // Enough tiles of 128 x 128 that the large tile is chosen.
 TEST(CudaFullyConnected, LargeTiles) {
+  cuda::emulator::TheFaults().multiprocessors = 8;
   for (const DType dtype : kDTypes) {
-    ExpectEmulatedParity<FullyConnected>({.m = 32 * 128 + 3, .ic = 32, .oc = 4 * 128 + 8, .dtype = dtype},
+    ExpectEmulatedParity<FullyConnected>({.m = 3 * 128 + 3, .ic = 32, .oc = 128 + 8, .dtype = dtype},
                                          Candidates(dtype));
   }
+  cuda::emulator::TheFaults() = {};
 }
 
 TEST(CudaConv2d, AgreesWithTheReference) {

@@ -22,6 +22,12 @@ LAMINA_HD Position APosition(int lane, int reg) { return {lane / 4 + 8 * (reg % 
 // B: the word along k (row) and the column of register 0..1.
 LAMINA_HD Position BPosition(int lane, int reg) { return {lane % 4 + 4 * reg, lane / 4}; }
 
+// Accumulators of wgmma m64nN: register 0..N/2-1 of a thread of the warpgroup; warp w has the rows from 16 w on.
+LAMINA_HD Position WgmmaPosition(int thread, int reg) {
+  const Position p = AccumulatorPosition(thread % 32, reg % 4);
+  return {16 * (thread / 32) + p.row, 8 * (reg / 4) + p.column};
+}
+
 }  // namespace lamina::cuda
 
 #endif  // LAMINA_KERNELS_CUDA_CORE_FRAGMENT_H_

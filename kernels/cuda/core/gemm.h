@@ -7,8 +7,10 @@
 #define LAMINA_KERNELS_CUDA_CORE_GEMM_H_
 
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/cuda/core/divider.h"
+#include "kernels/cuda/core/element.h"
 #include "kernels/cuda/core/round.h"
 #include "lamina/types.h"
 
@@ -16,6 +18,10 @@ namespace lamina::cuda {
 
 // How products are formed. The elements of memory are f32 for the first three.
 enum class Math { kF32 = 0, kTf32 = 1, kTf32x3 = 2, kBf16 = 3, kF16 = 4 };
+
+// The type of memory's elements.
+template <Math kMath>
+using ElementOf = std::conditional_t<kMath == Math::kBf16, Bf16, std::conditional_t<kMath == Math::kF16, F16, float>>;
 
 constexpr int ElementBytes(Math math) { return math <= Math::kTf32x3 ? 4 : 2; }
 

@@ -17,15 +17,10 @@ namespace {
 
 constexpr size_t kStackBytes = 128 * 1024;
 constexpr size_t kSharedAlignment = 1024;
+constexpr int kRegisters = 65536;   // of a multiprocessor
 constexpr std::byte kPoison{0xff};  // NaN as f32, bf16 and f16
 
 Block* running = nullptr;
-
-[[noreturn]] void Die(const std::string& sentence) {
-  std::fprintf(stderr, "emulated GPU: %s (block %u,%u,%u thread %u)\n", sentence.c_str(), blockIdx.x, blockIdx.y,
-               blockIdx.z, threadIdx.x);
-  std::abort();
-}
 
 // Stacks live on from block to block.
 class KeptStacks {
@@ -48,6 +43,12 @@ class KeptStacks {
 };
 
 }  // namespace
+
+void Die(const std::string& sentence) {
+  std::fprintf(stderr, "emulated GPU: %s (block %u,%u,%u thread %u)\n", sentence.c_str(), blockIdx.x, blockIdx.y,
+               blockIdx.z, threadIdx.x);
+  std::abort();
+}
 
 struct Block::Fiber {
   boost::context::fiber self, scheduler;
@@ -124,6 +125,12 @@ void Block::Run(const std::function<void()>& body) {
       return std::move(f.scheduler);
     });
   }
+  const auto groups = static_cast<size_t>(threads_ / Warpgroup::kThreads);
+  warpgroups_.assign(groups, {});
+  registers_meet_.assign(groups, {});
+  registers_.assign(groups, std::min(255, kRegisters / threads_) / 8 * 8);
+  registers_free_ = 0;
+  barriers_unfenced_ = false;
   int left = threads_;
   while (left > 0) {
     bool moved = false;
@@ -138,21 +145,44 @@ void Block::Run(const std::function<void()>& body) {
       f.self = std::move(f.self).resume();
       if (f.done) {
         --left;
-        for (const auto& group : f.groups) {
-          if (!group.empty()) Die("a thread ended with copies that it has not waited for");
-        }
-        if (!f.open.empty()) Die("a thread ended with copies that it has not committed");
-        f.groups.clear();
+        End(f);
       }
     }
-    if (!moved) ReportStuck();
+    if (!moved && !LandOne()) ReportStuck();
   }
+  if (!late_.empty()) Die("a block ended with TMA loads that nobody has waited for");
   for (const Barrier& barrier : named_) {
     if (barrier.arrived != 0) Die("a block ended with threads on their way to a named barrier");
   }
   for (size_t i = shared_bytes_; i < rounded; ++i) {
     if (shared_[i] != kPoison) Die("a kernel wrote behind its shared memory");
   }
+}
+
+// Of the thread that is running.
+void Block::End(Fiber& f) {
+  for (const auto& group : f.groups) {
+    if (!group.empty()) Die("a thread ended with copies that it has not waited for");
+  }
+  if (!f.open.empty()) Die("a thread ended with copies that it has not committed");
+  f.groups.clear();
+  if (!warpgroups_.empty()) warpgroup().End(current_ % Warpgroup::kThreads);
+}
+
+// Loads before products: what a product reads is then overwritten by every load that could come before it.
+bool Block::LandOne() {
+  if (!late_.empty()) {
+    const auto action = std::move(late_.back());
+    late_.pop_back();
+    action();
+    return true;
+  }
+  for (Warpgroup& w : warpgroups_) {
+    if (!w.Ready()) continue;
+    w.RunOne();
+    return true;
+  }
+  return false;
 }
 
 void Block::WaitForChange(const uint64_t& counter, uint64_t value, const char* what) {
@@ -221,6 +251,58 @@ void Block::WaitCopies(int groups_left) {
     for (const auto& copy : f.groups.front()) copy();
     f.groups.pop_front();
   }
+}
+
+uint32_t Block::SharedAddress(const void* shared) const {
+  const auto* p = static_cast<const std::byte*>(shared);
+  if (p < shared_ || p >= shared_ + shared_bytes_) Die("an address of shared memory was wanted, and another given");
+  return kSharedBase + static_cast<uint32_t>(p - shared_);
+}
+
+std::byte* Block::SharedAt(uint32_t address, uint32_t bytes) const {
+  if (address < kSharedBase || address - kSharedBase + bytes > shared_bytes_) Die("outside the shared memory");
+  return shared_ + (address - kSharedBase);
+}
+
+void Block::Later(std::function<void()> action) {
+  if (TheSchedule().late) {
+    late_.push_back(std::move(action));
+  } else {
+    action();
+  }
+}
+
+Warpgroup& Block::warpgroup() {
+  const auto index = static_cast<size_t>(current_ / Warpgroup::kThreads);
+  if (index >= warpgroups_.size()) Die("a warpgroup is 128 threads");
+  return warpgroups_[index];
+}
+
+void Block::IssueWgmma(const Wgmma& what, float* sums) {
+  Warpgroup& w = warpgroup();
+  w.Issue(current_ % Warpgroup::kThreads, what, sums);
+  if (!TheSchedule().late && w.Ready()) w.RunOne();
+}
+
+void Block::WaitWgmma(int groups_left) {
+  Warpgroup& w = warpgroup();
+  const uint64_t products = w.DoneAfter(current_ % Warpgroup::kThreads, groups_left);
+  while (w.done() < products) WaitForChange(w.done(), w.done(), "wgmma.wait_group");
+}
+
+void Block::SetRegisters(int count, bool increase) {
+  warpgroup();
+  const auto index = static_cast<size_t>(current_ / Warpgroup::kThreads);
+  Meet(registers_meet_[index], Warpgroup::kThreads, "setmaxnreg");
+  if (current_ % Warpgroup::kThreads == 0) {
+    int& mine = registers_[index];
+    if (increase ? count < mine : count > mine) Die("setmaxnreg in the wrong direction");
+    const auto change = static_cast<uint64_t>(Warpgroup::kThreads * std::abs(count - mine));
+    while (increase && registers_free_ < change) WaitForChange(registers_free_, registers_free_, "setmaxnreg.inc");
+    registers_free_ += increase ? -change : change;
+    mine = count;
+  }
+  Meet(registers_meet_[index], Warpgroup::kThreads, "setmaxnreg");
 }
 
 void Block::ReportStuck() const {

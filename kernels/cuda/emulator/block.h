@@ -10,16 +10,21 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
+#include "kernels/cuda/emulator/warpgroup.h"
 #include "kernels/cuda/emulator/words.h"
 
 namespace lamina::cuda::emulator {
 
+// Reports a mistake of the thread that is running, and aborts.
+[[noreturn]] void Die(const std::string& sentence);
+
 // Two extremes that a correct kernel cannot tell apart.
 struct Schedule {
   bool backward = false;  // threads take their turns from the last to the first
-  bool late = false;      // asynchronous copies land when they are waited for, not when they are issued
+  bool late = false;      // what is asynchronous happens when it is waited for, not when it is issued
 };
 Schedule& TheSchedule();
 
@@ -31,6 +36,7 @@ struct Barrier {
 
 inline constexpr int kWarpLanes = 32;
 inline constexpr size_t kMostSharedBytes = 232448;  // of a block, on sm_90
+inline constexpr uint32_t kSharedBase = 1024;       // the address of a block's shared memory: not 0, and aligned
 inline constexpr size_t kMostExchangeBytes = 64;    // that one lane gives to a warp's collective
 
 class Block {
@@ -74,6 +80,22 @@ class Block {
   void CommitCopies();
   void WaitCopies(int groups_left);
 
+  // Addresses of shared memory as instructions take them, and the `bytes` of it at one.
+  uint32_t SharedAddress(const void* shared) const;
+  std::byte* SharedAt(uint32_t address, uint32_t bytes) const;
+  // An action of the hardware that ends in an mbarrier (TMA): at once or, where things happen late, when no thread can
+  // go on without it, the latest one first.
+  void Later(std::function<void()> action);
+  // Whether an mbarrier was made and fence.mbarrier_init not executed since.
+  bool barriers_unfenced() const { return barriers_unfenced_; }
+  void set_barriers_unfenced(bool unfenced) { barriers_unfenced_ = unfenced; }
+  // wgmma of the calling thread's warpgroup, and its registers per thread (setmaxnreg).
+  void FenceWgmma() { warpgroup().Fence(current_ % Warpgroup::kThreads); }
+  void IssueWgmma(const Wgmma& what, float* sums);
+  void CommitWgmma() { warpgroup().Commit(current_ % Warpgroup::kThreads); }
+  void WaitWgmma(int groups_left);
+  void SetRegisters(int count, bool increase);
+
  private:
   struct Fiber;
   struct Warp {
@@ -85,6 +107,9 @@ class Block {
   Block(int threads, size_t shared_bytes);
   ~Block();
   void Run(const std::function<void()>& body);
+  void End(Fiber& fiber);
+  bool LandOne();
+  Warpgroup& warpgroup();
   const std::byte* ExchangeBytes(const void* mine, size_t bytes, const char* what);
   [[noreturn]] void ReportStuck() const;
 
@@ -97,6 +122,12 @@ class Block {
   Barrier named_[16];
   std::vector<Warp> warps_;
   std::vector<std::unique_ptr<Fiber>> fibers_;
+  std::vector<std::function<void()>> late_;
+  bool barriers_unfenced_ = false;
+  std::vector<Warpgroup> warpgroups_;
+  std::vector<Barrier> registers_meet_;  // of each warpgroup
+  std::vector<int> registers_;           // a thread's, in each warpgroup
+  uint64_t registers_free_ = 0;
 };
 
 }  // namespace lamina::cuda::emulator

@@ -6,11 +6,13 @@
 #include <cstring>
 #include <string_view>
 
+#include "kernels/cuda/emulator/tma.h"
 #include "kernels/cuda/runtime.h"
 
 namespace lamina::cuda {
 namespace {
 
+constexpr int kInvalidValue = 1;      // cudaErrorInvalidValue
 constexpr int kMemoryAllocation = 2;  // cudaErrorMemoryAllocation
 constexpr size_t kAlignment = 256;    // of cudaMalloc
 
@@ -68,6 +70,17 @@ Result<std::shared_ptr<const DeviceMemory>> DeviceMemory::Upload(const std::stri
 DeviceMemory::~DeviceMemory() {
   std::free(data_);
   --live_allocations;
+}
+
+Error EncodeTensorMap(const TileMap& map, TensorMap* to) {
+  if (!Validate(map).empty()) return {kInvalidValue};
+  emulator::Store(map, to);
+  return {};
+}
+Error EncodeTensorMap(const Im2colMap& map, TensorMap* to) {
+  if (!Validate(map).empty()) return {kInvalidValue};
+  emulator::Store(map, to);
+  return {};
 }
 
 bool Validates() {

@@ -17,10 +17,6 @@
 
 namespace lamina::cuda {
 
-// The type of memory's elements.
-template <Math kMath>
-using ElementOf = std::conditional_t<kMath == Math::kBf16, Bf16, std::conditional_t<kMath == Math::kF16, F16, float>>;
-
 inline constexpr int kWarpN = 32;
 inline constexpr int kSlabRows = 16;
 inline constexpr int kSlabPitch = kWarpN + 8;  // floats; 8 more put the rows of one store on different banks

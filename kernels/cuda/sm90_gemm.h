@@ -1,0 +1,52 @@
+// The matrix product of core/gemm.h on compute capability 9.0 (sm90/gemm.cuh) as an operator uses it.
+#ifndef LAMINA_KERNELS_CUDA_SM90_GEMM_H_
+#define LAMINA_KERNELS_CUDA_SM90_GEMM_H_
+
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "kernels/cuda/core/tensor_map.h"
+#include "kernels/cuda/gemm.h"
+#include "kernels/cuda/runtime.h"
+
+namespace lamina::cuda {
+
+struct WgmmaGemmArgs {
+  TensorMap x, w;
+  GemmArgs gemm;
+  bool matrix = true;  // x is a TileMap of rows and channels, else an Im2colMap
+  // gemm.epilogue.quads: rows of y (and residual) are evenly spaced, too, whatever image they are of.
+};
+
+class WgmmaProduct {
+ public:
+  // `args` has the sizes and strides, pointers may be null: "" or why this kernel does not take them.
+  static std::string Refuses(const Device& device, Math math, const GemmArgs& args);
+  static double Predict(const Device& device, Math math, const GemmArgs& args);
+  // `args` has the weights; `desc` begins the sentence of a refusal.
+  static Result<std::shared_ptr<const WgmmaProduct>> Make(const std::string& desc, const Device* device, Math math,
+                                                          const GemmArgs& args);
+  // Enqueues the product; `args` has the pointers too. An x off TMA's alignment takes the portable kernel.
+  Error Launch(const GemmArgs& args, void* stream) const;
+
+ private:
+  WgmmaProduct() = default;
+  Error MapX(const GemmArgs& args, TensorMap* map) const;
+
+  const Device* device_ = nullptr;
+  Math math_ = Math::kBf16;
+  int tile_n_ = 256;
+  TensorMap w_;
+  mutable std::mutex mutex_;
+  mutable const void* last_x_ = nullptr;  // whose map is kept
+  mutable TensorMap last_map_;
+};
+
+// Of gemm_wgmma_*.cu: tiles of 128 x `tile_n` on `blocks` blocks.
+template <Math kMath>
+Error StartWgmmaGemm(const WgmmaGemmArgs& args, int tile_n, int blocks, void* stream);
+
+}  // namespace lamina::cuda
+
+#endif  // LAMINA_KERNELS_CUDA_SM90_GEMM_H_

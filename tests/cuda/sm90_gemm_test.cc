@@ -1,0 +1,200 @@
+// The Hopper matrix product through the operators that are one, its plan, and what it refuses.
+#include <gtest/gtest.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "harness/conv2d.h"
+#include "harness/fully_connected.h"
+#include "kernels/cuda/core/schedule.h"
+#include "kernels/cuda/emulator/runtime.h"
+#include "tests/cuda/emulated.h"
+
+namespace lamina::harness {
+namespace {
+
+constexpr DType kDTypes[] = {DType::kF32, DType::kBf16, DType::kF16};
+
+std::string Implementation(DType dtype) {
+  return dtype == DType::kF32 ? "cuda/implicit_gemm_wgmma_tf32" : "cuda/implicit_gemm_wgmma";
+}
+
+// Few multiprocessors, so that every block takes several tiles.
+class Sm90 : public testing::Test {
+ protected:
+  void SetUp() override { cuda::emulator::TheFaults().multiprocessors = 2; }
+  void TearDown() override { cuda::emulator::TheFaults() = {}; }
+
+  template <class Op>
+  static void Check(typename Op::Desc d) {
+    for (const DType dtype : kDTypes) {
+      d.dtype = dtype;
+      ExpectEmulatedParity<Op>(d, 1, 1, Implementation(dtype));
+    }
+  }
+  // Why the kernel does not take `d`.
+  template <class Op>
+  static std::string Refusal(const typename Op::Desc& d) {
+    const auto reports = Op::Candidates(d, {.backend = Backend::kCuda, .accuracy = Accuracy::kReduced});
+    for (const CandidateReport& r : *reports) {
+      if (r.name == Implementation(d.dtype)) return r.reason;
+    }
+    return "not offered";
+  }
+};
+using Sm90Plan = Sm90;
+using Sm90FullyConnected = Sm90;
+using Sm90Conv2d = Sm90;
+
+TEST_F(Sm90Plan, TilesSuitTheProblem) {
+  EXPECT_EQ(cuda::WgmmaTileN(8192, 8192, 128, 132), 256);
+  EXPECT_EQ(cuda::WgmmaTileN(8192, 64, 16, 132), 64);
+  EXPECT_EQ(cuda::WgmmaTileN(132 * 128, 128, 16, 132), 128);
+  EXPECT_EQ(cuda::WgmmaTileN(1024, 1024, 64, 132), 64);  // 128 tiles in one wave
+  EXPECT_EQ(cuda::WgmmaTileN(128, 4096, 64, 132), 64);   // few rows: as many tiles as there can be
+  for (const int64_t rows : {1, 1000, 100000}) {
+    for (const int64_t n : {1, 100, 1000}) {
+      const int64_t tile_n = cuda::WgmmaTileN(rows, n, 9, 132);
+      EXPECT_TRUE(tile_n == 64 || tile_n == 128 || tile_n == 256);
+    }
+  }
+}
+
+TEST_F(Sm90Plan, RingPositionsFlipTheirPhaseOnceRound) {
+  cuda::RingPosition<3> at;
+  for (uint32_t i = 0; i < 20; ++i, at.Advance()) {
+    EXPECT_EQ(at.stage, static_cast<int>(i % 3));
+    EXPECT_EQ(at.phase, i / 3 % 2);
+  }
+}
+
+TEST_F(Sm90FullyConnected, AgreesWithTheReference) {
+  for (const int64_t m : {1, 64, 300}) {
+    for (const int64_t oc : {8, 65, 130}) {
+      for (const int64_t ic : {8, 200}) Check<FullyConnected>({.m = m, .ic = ic, .oc = oc});
+    }
+  }
+}
+
+// Each width of tile, two of them to a block, and more steps than stages.
+TEST_F(Sm90FullyConnected, EveryWidth) {
+  cuda::emulator::TheFaults().multiprocessors = 1;
+  for (const auto& [oc, tile_n] : {std::pair{60, 64}, {120, 128}, {250, 256}}) {
+    EXPECT_EQ(cuda::WgmmaTileN(130, oc, 6, 1), tile_n);
+    EXPECT_EQ(cuda::WgmmaTileN(130, oc, 11, 1), tile_n);
+    Check<FullyConnected>({.m = 130, .ic = 328, .oc = oc});
+  }
+}
+
+TEST_F(Sm90FullyConnected, TakesStridesLayoutsAndResiduals) {
+  for (const Residual residual : {Residual::kBeforeActivation, Residual::kAfterActivation}) {
+    Check<FullyConnected>({.m = 133,
+                           .ic = 27,  // no multiple of 16 bytes: the rows are
+                           .oc = 20,
+                           .bias = false,
+                           .activation = {ActivationKind::kGeluTanh},
+                           .residual = residual,
+                           .weight_layout = MatrixLayout::kIo,
+                           .x_stride = 32,
+                           .y_stride = 21,
+                           .residual_stride = 28});
+  }
+}
+
+TEST_F(Sm90Conv2d, OneByOneIsAMatrix) {
+  Check<Conv2d>({.n = 3, .ih = 7, .iw = 9, .ic = 72, .oc = 40});
+  Check<Conv2d>({.n = 2, .ih = 7, .iw = 9, .ic = 24, .oc = 40, .activation = {ActivationKind::kRelu6}, .x_stride = 40});
+}
+
+TEST_F(Sm90Conv2d, TakesEveryWindow) {
+  const Conv2dDesc base{.n = 2, .ih = 11, .iw = 8, .ic = 16, .oc = 20, .kh = 3, .kw = 2};
+  const auto check = [&](const auto& change) {
+    Conv2dDesc d = base;
+    change(d);
+    Check<Conv2d>(d);
+  };
+  check([](Conv2dDesc&) {});
+  check([](Conv2dDesc& d) { d.stride_h = 2, d.stride_w = 3, d.pad_top = 2; });
+  check([](Conv2dDesc& d) { d.dilation_h = 3, d.dilation_w = 2, d.pad_left = 2, d.pad_bottom = 1; });
+  check([](Conv2dDesc& d) { d.kh = d.kw = 1, d.stride_h = d.stride_w = 2, d.pad_right = 3; });
+  check([](Conv2dDesc& d) { d.ih = d.kh = 1, d.pad_left = 4; });
+  check([](Conv2dDesc& d) { d.weight_layout = WeightLayout::kOihw, d.bias = false; });
+  check([](Conv2dDesc& d) {
+    d.x_stride = 40, d.y_stride = 27, d.residual_stride = 24, d.residual = Residual::kAfterActivation;
+  });
+  check(
+      [](Conv2dDesc& d) { d.pad_top = d.pad_bottom = 9, d.pad_left = d.pad_right = 11; });  // windows of padding alone
+  check([](Conv2dDesc& d) { d.ic = 72, d.kw = 3, d.pad_top = d.pad_left = d.pad_bottom = d.pad_right = 1; });
+  check([](Conv2dDesc& d) { d.n = 5, d.ih = d.iw = 7, d.ic = 136, d.oc = 150, d.pad_top = d.pad_right = 1; });
+}
+
+TEST_F(Sm90, RefusesWhatTmaDoesNotTake) {
+  const auto contains = [](const std::string& text, const char* part) { return text.find(part) != std::string::npos; };
+  const Conv2dDesc base{.n = 2, .ih = 30, .iw = 30, .ic = 16, .oc = 20, .kh = 3, .kw = 3, .dtype = DType::kBf16};
+  const auto refusal = [&](const auto& change) {
+    Conv2dDesc d = base;
+    change(d);
+    return Refusal<Conv2d>(d);
+  };
+  EXPECT_EQ(refusal([](Conv2dDesc&) {}), "");
+  EXPECT_EQ(refusal([](Conv2dDesc& d) { d.n = 0; }), "");
+  EXPECT_EQ(refusal([](Conv2dDesc& d) { d.groups = 2; }), "takes one group, got 2");
+  EXPECT_EQ(refusal([](Conv2dDesc& d) { d.layout = Layout::kNchw; }), "reads images with dense channels (nhwc)");
+  EXPECT_TRUE(contains(refusal([](Conv2dDesc& d) { d.ic = 12; }), "strides of a multiple of 16 bytes"));
+  EXPECT_TRUE(contains(refusal([](Conv2dDesc& d) { d.x_stride = 20; }), "strides of a multiple of 16 bytes"));
+  EXPECT_TRUE(contains(refusal([](Conv2dDesc& d) { d.stride_h = 9; }), "strides of 1 to 8 pixels"));
+  EXPECT_TRUE(contains(refusal([](Conv2dDesc& d) { d.pad_left = 129; }), "pixels off an edge"));
+  EXPECT_TRUE(contains(refusal([](Conv2dDesc& d) { d.iw = 600, d.dilation_w = 200; }), "filters of up to 256 pixels"));
+  EXPECT_EQ(Refusal<FullyConnected>({.m = 3, .ic = 12, .oc = 5, .dtype = DType::kF16}),
+            "takes strides of a multiple of 16 bytes, below 2^40, got 24");
+  EXPECT_EQ(Refusal<FullyConnected>({.m = 0, .ic = 16, .oc = 5, .dtype = DType::kF16}), "");
+  cuda::emulator::TheFaults().capability = 80;
+  EXPECT_EQ(refusal([](Conv2dDesc&) {}), "is for compute capability 9.0, got 8.0");
+}
+
+// y = x of ones times weights of ones: `ic` everywhere.
+class OfOnes {
+ public:
+  OfOnes() {
+    const auto prepared = FullyConnected::Prepare(
+        {.m = 70, .ic = 64, .oc = 24, .bias = false}, {.w = std::vector<float>(64 * 24, 1).data()},
+        {.backend = Backend::kCuda, .accuracy = Accuracy::kReduced, .implementation = "cuda/implicit_gemm_wgmma_tf32"});
+    EXPECT_TRUE(prepared.ok()) << prepared.status().message();
+    op_.emplace(*prepared);
+  }
+  const FullyConnected& op() const { return *op_; }
+  static std::vector<float> Run(const FullyConnected& op, const float* x) {
+    std::vector<float> y(static_cast<size_t>(op.desc().m) * 24, -1);
+    EXPECT_TRUE(op.Run({.x = x, .y = y.data()}).ok());
+    return y;
+  }
+
+ private:
+  std::optional<FullyConnected> op_;
+};
+
+TEST_F(Sm90, RunTakesAnyPointers) {
+  const OfOnes ones;
+  std::vector<float> x(70 * 64 + 4, 1), half(70 * 64, 0.5f);
+  for (int round = 0; round < 2; ++round) {
+    EXPECT_EQ(OfOnes::Run(ones.op(), x.data()), std::vector<float>(70 * 24, 64));
+    EXPECT_EQ(OfOnes::Run(ones.op(), half.data()), std::vector<float>(70 * 24, 32));
+    EXPECT_EQ(OfOnes::Run(ones.op(), x.data() + 1), std::vector<float>(70 * 24, 64));  // off TMA's alignment
+  }
+}
+
+TEST_F(Sm90, ReshapeKeepsTheWeights) {
+  const OfOnes ones;
+  for (const int64_t m : {0, 1, 300}) {
+    auto desc = ones.op().desc();
+    desc.m = m;
+    const auto reshaped = ones.op().Reshape(desc);
+    ASSERT_TRUE(reshaped.ok()) << reshaped.status().message();
+    const std::vector<float> x(static_cast<size_t>(m + 1) * 64, 1);
+    EXPECT_EQ(OfOnes::Run(*reshaped, x.data()), std::vector<float>(static_cast<size_t>(m) * 24, 64));
+  }
+}
+
+}  // namespace
+}  // namespace lamina::harness
