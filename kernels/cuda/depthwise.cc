@@ -17,12 +17,16 @@ float LoadAs(const void* data, DType dtype, int64_t i) {
   return static_cast<const float*>(data)[i];
 }
 
-// The walk that has this window, if x and y come in quads.
+// The kernel made for this window, if x and y come in quads.
 DepthwiseVariant VariantOf(const DepthwiseArgs& a, bool quads) {
   const bool square = a.kh == a.kw && a.stride_h == a.stride_w && a.dilation_h == 1 && a.dilation_w == 1;
-  if (!quads || !square || (a.kh != 3 && a.kh != 5) || a.stride_h > 2) return DepthwiseVariant::kQuads;
-  if (a.kh == 3) return a.stride_h == 1 ? DepthwiseVariant::kWalk3x3Stride1 : DepthwiseVariant::kWalk3x3Stride2;
-  return a.stride_h == 1 ? DepthwiseVariant::kWalk5x5Stride1 : DepthwiseVariant::kWalk5x5Stride2;
+  if (quads && square && a.stride_h <= 2) {
+    const bool one = a.stride_h == 1;
+    if (a.kh == 3) return one ? DepthwiseVariant::kWalk3x3Stride1 : DepthwiseVariant::kWalk3x3Stride2;
+    if (a.kh == 5) return one ? DepthwiseVariant::kWalk5x5Stride1 : DepthwiseVariant::kWalk5x5Stride2;
+    if (a.kh == 7 && one) return DepthwiseVariant::kRow7x7Stride1;
+  }
+  return DepthwiseVariant::kQuads;
 }
 
 bool HasQuads(const DepthwiseArgs& a) {
@@ -30,9 +34,15 @@ bool HasQuads(const DepthwiseArgs& a) {
 }
 
 DepthwiseWalks ShareOut(const Device& device, const DepthwiseArgs& a) {
-  const int columns = a.kh == 3 ? DepthwiseWindow<3, 1>::kColumns : DepthwiseWindow<5, 1>::kColumns;
-  const int64_t resident = int64_t{device.multiprocessors} * kDepthwiseThreads * (a.kh == 3 ? 3 : 2);
-  return WalksOf(a.images, a.oh, a.ow.divisor, QuadsOf(a), columns, resident);
+  const auto walks = [&](int columns, int64_t threads) {
+    return WalksOf(a.images, a.oh, a.ow.divisor, QuadsOf(a), columns, threads);
+  };
+  const int64_t a_block_each = int64_t{device.multiprocessors} * kDepthwiseThreads;
+  switch (a.kh) {
+    case 3: return walks(DepthwiseWindow<3, 1>::kColumns, 3 * a_block_each);
+    case 5: return walks(DepthwiseWindow<5, 1>::kColumns, 2 * a_block_each);
+    default: return walks(DepthwiseWindow<7, 1>::kColumns, INT64_MAX);  // of one row
+  }
 }
 
 }  // namespace
@@ -66,13 +76,15 @@ void DepthwiseWeights::Describe(DepthwiseArgs& args) const {
 }
 
 double PredictDepthwise(const Device& device, DType dtype, const DepthwiseArgs& a) {
-  // Instructions of a thread for one output: a tap's multiply-add, or that and a quarter of its loads and addresses;
-  // then what an output takes once. Each has the time of two floating-point operations.
-  const bool walks = VariantOf(a, HasQuads(a)) != DepthwiseVariant::kQuads;
-  const double taps = static_cast<double>(a.kh) * a.kw, instructions = walks ? taps + 15 : 5 * taps + 20;
+  // Instructions of a thread for one output, each with the time of two floating-point operations.
+  const DepthwiseVariant variant = VariantOf(a, HasQuads(a));
+  const double taps = static_cast<double>(a.kh) * a.kw;
+  const double instructions = variant == DepthwiseVariant::kQuads           ? 5 * taps + 20
+                              : variant == DepthwiseVariant::kRow7x7Stride1 ? 2.5 * taps + 10
+                                                                            : 1.2 * taps + 15;
   const double rows = static_cast<double>(a.images) * a.pixels.divisor, outputs = rows * a.channels;
   const double inputs = static_cast<double>(a.images) * a.ih * a.iw * a.channels / a.multiplier.divisor;
-  const double threads = outputs / (walks ? 16 : 4);
+  const double threads = outputs / (variant == DepthwiseVariant::kQuads ? 4 : 16);
   const double passes = a.epilogue.residual_kind == Residual::kNone ? 1 : 2;
   return PredictNs({static_cast<double>(device.multiprocessors), device.clock_hz, device.bytes_per_second},
                    2 * instructions * outputs, PortableFlopsPerClock(device.capability, Math::kF32),

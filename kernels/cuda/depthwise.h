@@ -70,7 +70,14 @@ double PredictDepthwise(const Device& device, DType dtype, const DepthwiseArgs& 
 Error LaunchDepthwise(const Device& device, DType dtype, DepthwiseArgs args, void* stream);
 
 // Of depthwise_*.cu.
-enum class DepthwiseVariant { kQuads, kWalk3x3Stride1, kWalk3x3Stride2, kWalk5x5Stride1, kWalk5x5Stride2 };
+enum class DepthwiseVariant {
+  kQuads,
+  kWalk3x3Stride1,
+  kWalk3x3Stride2,
+  kWalk5x5Stride1,
+  kWalk5x5Stride2,
+  kRow7x7Stride1
+};
 template <class T>
 Error StartDepthwise(const DepthwiseArgs& args, DepthwiseVariant variant, void* stream);
 

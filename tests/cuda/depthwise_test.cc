@@ -56,7 +56,7 @@ TEST(CudaCore, WalksCoverEveryOutputOnce) {
 
 TEST(CudaDepthwise, WalksEveryWindow) {
   for (const DType dtype : kDTypes) {
-    for (const int64_t kernel : {3, 5}) {
+    for (const int64_t kernel : {3, 5, 7}) {
       for (const int64_t stride : {1, 2}) {
         Conv2dDesc d = Depthwise(9, 11, 12, kernel, stride);
         d.dtype = dtype;
@@ -72,7 +72,7 @@ TEST(CudaDepthwise, WalksEveryWindow) {
 // On a device so small that walks are of several rows, in several bands; channels in two groups of quads.
 TEST(CudaDepthwise, WalksBands) {
   cuda::emulator::TheFaults().multiprocessors = 1;
-  for (const int64_t kernel : {3, 5}) {
+  for (const int64_t kernel : {3, 5, 7}) {
     for (const int64_t stride : {1, 2}) {
       Conv2dDesc d = Depthwise(23 * stride, 9 * stride, 136, kernel, stride);
       ExpectDepthwiseParity(d);
@@ -137,7 +137,7 @@ TEST(CudaDepthwise, RandomShapes) {
     const int64_t channels = from(1, 4) * (from(0, 2) == 0 ? 1 : 4);
     Conv2dDesc d = Depthwise(from(1, 14), from(1, 14), channels, 1, 1);
     d.n = from(1, 3);
-    d.kh = from(0, 1) ? 3 : from(1, 5), d.kw = from(0, 2) ? d.kh : from(1, 5);
+    d.kh = from(0, 1) ? 3 : from(1, 7), d.kw = from(0, 2) ? d.kh : from(1, 7);
     d.stride_h = from(1, 3), d.stride_w = from(0, 1) ? d.stride_h : from(1, 3);
     d.dilation_h = from(0, 4) == 0 ? 2 : 1, d.dilation_w = from(0, 4) == 0 ? 3 : 1;
     d.pad_top = from(0, 4), d.pad_left = from(0, 4), d.pad_bottom = from(0, 4), d.pad_right = from(0, 4);

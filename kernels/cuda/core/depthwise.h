@@ -1,7 +1,8 @@
 // Depthwise convolution on a GPU: what the host tells the kernels, and how threads share the outputs.
 //   y[image, oh, ow, q] = act(bias[q] + sum_{r,s} x[tap(oh, ow, r, s), q / multiplier] * w[r, s, q])
-// Threads compute quads of neighbouring channels, in one of two ways:
-//   walk   one tile of columns down a band of rows, for the windows and layouts of most networks;
+// Threads compute quads of neighbouring channels, in one of three ways:
+//   walk   a tile of columns down a band of rows, for the windows and layouts of most networks;
+//   row    a tile of columns of one row, where the weights of a window are too many for registers;
 //   quads  one pixel, for everything else.
 #ifndef LAMINA_KERNELS_CUDA_CORE_DEPTHWISE_H_
 #define LAMINA_KERNELS_CUDA_CORE_DEPTHWISE_H_
@@ -18,7 +19,8 @@ inline constexpr int kDepthwiseThreads = 128;  // of a block
 // those that share a row of x.
 template <int kK, int kStride>
 struct DepthwiseWindow {
-  static constexpr int kColumns = kK == 3 ? 4 : 2;  // of y, side by side: 36 weights leave more registers than 100
+  // Of y, side by side. All 36 weights of 3 x 3 leave more registers than the 100 of 5 x 5; of 7 x 7 a row is held.
+  static constexpr int kColumns = kK == 5 ? 2 : 4;
   static constexpr int kInputs = (kColumns - 1) * kStride + kK;  // of a row of x
   static constexpr int kSlots = static_cast<int>(DivUp(kK, kStride));
 };

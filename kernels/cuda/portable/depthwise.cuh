@@ -3,8 +3,11 @@
 //   its
 //                   quad's weights and walks down kColumns columns of y: each row of x is read once and goes into the
 //                   sums of all the rows of y that see it, the oldest of which is then complete.
+//   DepthwiseRow    larger windows of the kind: a thread has kColumns outputs of one row of y, and goes through the
+//   rows of
+//                   the window with one row of weights and of x in registers.
 //   DepthwiseQuad   every other window, layout and multiplier: one pixel's quad at a time, taps outside x skipped.
-// Budget: 168 registers and three blocks to an SM (3 x 3), 255 and two (5 x 5); no shared memory.
+// Budget: 168 registers and three blocks to an SM (3 x 3), 255 and two (5 x 5), 128 and four (7 x 7); no shared memory.
 #ifndef LAMINA_KERNELS_CUDA_PORTABLE_DEPTHWISE_CUH_
 #define LAMINA_KERNELS_CUDA_PORTABLE_DEPTHWISE_CUH_
 
@@ -18,6 +21,20 @@ __device__ __forceinline__ void MultiplyAdd(float4 x, float4 w, float4& sum) {
   sum.y = fmaf(x.y, w.y, sum.y);
   sum.z = fmaf(x.z, w.z, sum.z);
   sum.w = fmaf(x.w, w.w, sum.w);
+}
+
+// Sums, bias included, of neighbouring columns of `row`.
+template <class T, int kColumns>
+__device__ __forceinline__ void FinishColumns(const DepthwiseArgs& a, const float4 (&sum)[kColumns],
+                                              const WalkBegin& begin, int row) {
+  float v[4 * kColumns];
+#pragma unroll
+  for (int t = 0; t < kColumns; ++t) {
+    v[4 * t] = sum[t].x, v[4 * t + 1] = sum[t].y, v[4 * t + 2] = sum[t].z, v[4 * t + 3] = sum[t].w;
+  }
+  const int ow = static_cast<int>(a.ow.divisor), pixel = row * ow + begin.column, channel = 4 * begin.quad;
+  FinishPixels<T, kColumns>(a.epilogue, v, RowOffset(a.epilogue.y_strides, begin.image, pixel) + channel,
+                            RowOffset(a.epilogue.residual_strides, begin.image, pixel) + channel, ow - begin.column);
 }
 
 template <class T, int kK, int kStride>
@@ -55,7 +72,7 @@ __global__ void __launch_bounds__(kDepthwiseThreads, kK == 3 ? 3 : 2)
 #pragma unroll
     for (int t = 0; t < kColumns; ++t) sum[j][t] = bias;
   }
-  const int ow = static_cast<int>(a.ow.divisor), end = min(begin.row + a.walks.rows, a.oh);
+  const int end = min(begin.row + a.walks.rows, a.oh);
 #pragma unroll 1
   for (int row = begin.row - (kSlots - 1); row < end; ++row) {
 #pragma unroll
@@ -78,23 +95,50 @@ __global__ void __launch_bounds__(kDepthwiseThreads, kK == 3 ? 3 : 2)
         }
       }
     }
-    if (row >= begin.row) {
-      float v[4 * kColumns];
-#pragma unroll
-      for (int t = 0; t < kColumns; ++t) {
-        v[4 * t] = sum[0][t].x, v[4 * t + 1] = sum[0][t].y, v[4 * t + 2] = sum[0][t].z, v[4 * t + 3] = sum[0][t].w;
-      }
-      const int pixel = row * ow + begin.column;
-      FinishPixels<T, kColumns>(a.epilogue, v, RowOffset(a.epilogue.y_strides, begin.image, pixel) + channel,
-                                RowOffset(a.epilogue.residual_strides, begin.image, pixel) + channel,
-                                ow - begin.column);
-    }
+    if (row >= begin.row) FinishColumns<T>(a, sum[0], begin, row);
 #pragma unroll
     for (int j = 0; j < kSlots; ++j) {
 #pragma unroll
       for (int t = 0; t < kColumns; ++t) sum[j][t] = j + 1 < kSlots ? sum[j + 1][t] : bias;
     }
   }
+}
+
+template <class T, int kK, int kStride>
+__global__ void __launch_bounds__(kDepthwiseThreads, 4) DepthwiseRow(const __grid_constant__ DepthwiseArgs a) {
+  using Window = DepthwiseWindow<kK, kStride>;
+  constexpr int kColumns = Window::kColumns;
+  const uint32_t walk = blockIdx.x * kDepthwiseThreads + threadIdx.x;
+  if (walk >= a.walks.count) return;
+  const WalkBegin begin = BeginOf(a.walks, walk, blockIdx.y, kColumns);  // walks of one row each
+  const int channel = 4 * begin.quad;
+  if (channel >= a.channels) return;
+
+  const int first_h = begin.row * kStride - a.pad_top, first_w = begin.column * kStride - a.pad_left;
+  const T* x = static_cast<const T*>(a.x) + begin.image * a.x_image + first_w * a.x_pixel + channel;
+  const float4 bias = Load4(a.epilogue.bias + channel);
+  float4 sum[kColumns];
+#pragma unroll
+  for (float4& s : sum) s = bias;
+#pragma unroll 1
+  for (int r = 0; r < kK; ++r) {
+    const int h = first_h + r;
+    if (static_cast<unsigned>(h) >= static_cast<unsigned>(a.ih)) continue;
+    float4 w[kK], in[Window::kInputs];
+#pragma unroll
+    for (int s = 0; s < kK; ++s) w[s] = Load4(a.w + (r * kK + s) * int64_t{a.channels_padded} + channel);
+#pragma unroll
+    for (int i = 0; i < Window::kInputs; ++i) {
+      const bool inside = static_cast<unsigned>(first_w + i) < static_cast<unsigned>(a.iw);
+      in[i] = inside ? Load4(x + h * a.x_row + i * a.x_pixel) : make_float4(0, 0, 0, 0);
+    }
+#pragma unroll
+    for (int t = 0; t < kColumns; ++t) {
+#pragma unroll
+      for (int s = 0; s < kK; ++s) MultiplyAdd(in[t * kStride + s], w[s], sum[t]);
+    }
+  }
+  FinishColumns<T>(a, sum, begin, begin.row);
 }
 
 // Lanes along channels where these are neighbours in x, else along pixels.

@@ -20,6 +20,7 @@ Error StartDepthwise(const DepthwiseArgs& args, DepthwiseVariant variant, void* 
     case DepthwiseVariant::kWalk3x3Stride2: return walk(DepthwiseWalk<T, 3, 2>);
     case DepthwiseVariant::kWalk5x5Stride1: return walk(DepthwiseWalk<T, 5, 1>);
     case DepthwiseVariant::kWalk5x5Stride2: return walk(DepthwiseWalk<T, 5, 2>);
+    case DepthwiseVariant::kRow7x7Stride1: return walk(DepthwiseRow<T, 7, 1>);
     case DepthwiseVariant::kQuads: break;
   }
   return start(DepthwiseQuad<T>, int64_t{args.images} * args.pixels.divisor * QuadsOf(args), 1);
