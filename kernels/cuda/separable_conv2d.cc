@@ -1,7 +1,7 @@
 // separable_conv2d on CUDA.
 //   unfused      step by step, through nhwc images in the operator's dtype in device memory; every order and shape
 //   fused_dw_pw  depthwise and project in one kernel (core/fused_dw_pw.h)
-// each with the products that f32 has: fused multiply-adds, 3 x TF32 and TF32.
+// each with the products that f32 has: fused multiply-adds, 3 x TF32 and TF32; step by step with Hopper's, too.
 #include <utility>
 
 #include "kernels/cuda/depthwise.h"
@@ -131,10 +131,21 @@ std::string Refuses(const Desc& d) {
   return d.has_project() ? RefusesGemm(d.n * d.oh() * d.ow(), d.oc, d.depthwise_out(), 1) : "";
 }
 
+// Product: the kernel of the pointwise steps (gemm_operator.h, sm90_gemm.h).
+template <class Product>
 class Unfused final : public Kernel<SeparableConv2d> {
  public:
   static Prepared Make(const Desc& d, Math math, const Device* device, void* stream, const Weights& weights) {
     auto made = std::make_shared<Unfused>(d, math, device, stream, weights);
+    Status status;
+    const auto make = [&](const GemmArgs& args, std::shared_ptr<const Product>& product) {
+      auto result = Product::Make(ToString(d), device, math, args);
+      if (result.ok()) product = *result;
+      if (!result.ok()) status = result.status();
+    };
+    if (weights.expand) make(made->steps_.expand, made->expand_);
+    if (weights.project && status.ok()) make(made->steps_.project, made->project_);
+    if (!status.ok()) return status;
     auto own = DeviceMemory::Allocate(ToString(d), made->scratch_bytes());
     if (!own.ok()) return own.status();
     made->own_ = *own;
@@ -155,36 +166,33 @@ class Unfused final : public Kernel<SeparableConv2d> {
     DepthwiseArgs depthwise = steps_.depthwise;
     expand.x = t.x;
     expand.epilogue.y = memory;
-    depthwise.x = weights_.expand ? memory : t.x;
-    depthwise.epilogue.y = weights_.project ? memory + steps_.depthwise_out : t.y;
+    depthwise.x = expand_ ? memory : t.x;
+    depthwise.epilogue.y = project_ ? memory + steps_.depthwise_out : t.y;
     project.x = depthwise.epilogue.y;
     project.epilogue.y = t.y;
     depthwise.epilogue.residual = project.epilogue.residual = t.residual;
     Error error;
-    if (weights_.expand) error = LaunchGemm(*device_, math_, expand, stream_);
+    if (expand_) error = expand_->Launch(expand, stream_);
     if (error.ok()) error = LaunchDepthwise(*device_, desc_.dtype, depthwise, stream_);
-    if (error.ok() && weights_.project) error = LaunchGemm(*device_, math_, project, stream_);
+    if (error.ok() && project_) error = project_->Launch(project, stream_);
     return error.ok() ? Status() : DeviceStatus(ToString(desc_), "starting a kernel", error);
   }
   size_t scratch_bytes() const override { return static_cast<size_t>(steps_.bytes); }
   size_t packed_bytes() const override { return weights_.bytes(); }
   Prepared Reshape(const Desc& d) const override { return Make(d, math_, device_, stream_, weights_); }
 
-  template <Math kMath>
-  static Judgement Judge(const Desc& d, const Context& context) {
-    const Result<const Device*> device = DeviceFor(context.stream);
-    if (!device.ok()) return Refused(device.status().message());
-    if (kMath != Math::kF32 && d.dtype != DType::kF32) return Refused("computes in f32, got another dtype");
+  static Judgement Judge(const Desc& d, Math math, const Device& device) {
     if (d.fusion == Fusion::kAlways) return Refused("fusion=always: this goes step by step");
-    if (std::string why = Refuses(d); !why.empty()) return Refused(std::move(why));
     const Steps steps(d);
-    double ns = PredictDepthwise(**device, d.dtype, steps.depthwise);
+    double ns = PredictDepthwise(device, d.dtype, steps.depthwise);
+    std::string why;
     const auto pointwise = [&](const GemmArgs& a) {
-      ns += PredictGemm(**device, MathFor<kMath>(d), a.rows, a.n, a.k, 1);
+      if (why.empty()) why = Product::Refuses(device, math, a);
+      ns += Product::Predict(device, math, a);
     };
     if (d.has_expand()) pointwise(steps.expand);
     if (d.has_project()) pointwise(steps.project);
-    return Accepted(ns);
+    return why.empty() ? Accepted(ns) : Refused(std::move(why));
   }
 
  private:
@@ -194,7 +202,8 @@ class Unfused final : public Kernel<SeparableConv2d> {
   void* stream_;
   Weights weights_;
   Steps steps_;
-  std::shared_ptr<const DeviceMemory> own_;  // of callers that bring no scratch
+  std::shared_ptr<const Product> expand_, project_;  // null where the order has no such step
+  std::shared_ptr<const DeviceMemory> own_;          // of callers that bring no scratch
 };
 
 class FusedDwPwOperator final : public Kernel<SeparableConv2d> {
@@ -222,16 +231,9 @@ class FusedDwPwOperator final : public Kernel<SeparableConv2d> {
   size_t packed_bytes() const override { return weights_.bytes(); }
   Prepared Reshape(const Desc& d) const override { return Make(d, math_, nullptr, stream_, weights_); }
 
-  template <Math kMath>
-  static Judgement Judge(const Desc& d, const Context& context) {
-    const Result<const Device*> found = DeviceFor(context.stream);
-    if (!found.ok()) return Refused(found.status().message());
-    const Device& device = **found;
-    if (kMath != Math::kF32 && d.dtype != DType::kF32) return Refused("computes in f32, got another dtype");
+  static Judgement Judge(const Desc& d, Math math, const Device& device) {
     if (d.order != SeparableOrder::kDwPw) return Refused("only order=dw_pw is fused");
     if (d.fusion == Fusion::kNever) return Refused("fusion=never: this is one kernel");
-    if (std::string why = Refuses(d); !why.empty()) return Refused(std::move(why));
-    const Math math = MathFor<kMath>(d);
     if (std::string why = RefusesFusedDwPw(device, math, d.depthwise_out()); !why.empty())
       return Refused(std::move(why));
     const Steps steps(d);
@@ -247,25 +249,37 @@ class FusedDwPwOperator final : public Kernel<SeparableConv2d> {
 };
 
 template <class Way, Math kMath>
-constexpr Candidate<SeparableConv2d> WayWith(std::string_view name, Accuracy accuracy) {
-  return {name, Way::template Judge<kMath>,
-          [](const Desc& d, const SeparableConv2dWeights& w, const Context& context) -> Prepared {
-            const Result<const Device*> device = DeviceFor(context.stream);
-            if (!device.ok()) return device.status();
-            auto weights = Pack(d, MathFor<kMath>(d), w);
-            if (!weights.ok()) return weights.status();
-            return Way::Make(d, MathFor<kMath>(d), *device, context.stream, *weights);
-          },
-          accuracy};
+Judgement JudgeWay(const Desc& d, const Context& context) {
+  const Result<const Device*> device = DeviceFor(context.stream);
+  if (!device.ok()) return Refused(device.status().message());
+  if (kMath != Math::kF32 && d.dtype != DType::kF32) return Refused("computes in f32, got another dtype");
+  if (std::string why = Refuses(d); !why.empty()) return Refused(std::move(why));
+  return Way::Judge(d, MathFor<kMath>(d), **device);
+}
+
+template <class Way, Math kMath>
+Prepared PrepareWay(const Desc& d, const SeparableConv2dWeights& w, const Context& context) {
+  const Result<const Device*> device = DeviceFor(context.stream);
+  if (!device.ok()) return device.status();
+  auto weights = Pack(d, MathFor<kMath>(d), w);
+  if (!weights.ok()) return weights.status();
+  return Way::Make(d, MathFor<kMath>(d), *device, context.stream, *weights);
+}
+
+template <class Way, Math kMath>
+constexpr Candidate<SeparableConv2d> WayWith(std::string_view name, Accuracy accuracy = Accuracy::kStrict) {
+  return {name, JudgeWay<Way, kMath>, PrepareWay<Way, kMath>, accuracy};
 }
 
 constexpr Candidate<SeparableConv2d> kCandidates[] = {
-    WayWith<FusedDwPwOperator, Math::kF32>("fused_dw_pw", Accuracy::kStrict),
+    WayWith<FusedDwPwOperator, Math::kF32>("fused_dw_pw"),
     WayWith<FusedDwPwOperator, Math::kTf32x3>("fused_dw_pw_tf32x3", Accuracy::kReduced),
     WayWith<FusedDwPwOperator, Math::kTf32>("fused_dw_pw_tf32", Accuracy::kReduced),
-    WayWith<Unfused, Math::kF32>("unfused", Accuracy::kStrict),
-    WayWith<Unfused, Math::kTf32x3>("unfused_tf32x3", Accuracy::kReduced),
-    WayWith<Unfused, Math::kTf32>("unfused_tf32", Accuracy::kReduced)};
+    WayWith<Unfused<PortableProduct>, Math::kF32>("unfused"),
+    WayWith<Unfused<PortableProduct>, Math::kTf32x3>("unfused_tf32x3", Accuracy::kReduced),
+    WayWith<Unfused<PortableProduct>, Math::kTf32>("unfused_tf32", Accuracy::kReduced),
+    WayWith<Unfused<WgmmaProduct>, Math::kF32>("unfused_wgmma"),
+    WayWith<Unfused<WgmmaProduct>, Math::kTf32>("unfused_wgmma_tf32", Accuracy::kReduced)};
 
 }  // namespace
 

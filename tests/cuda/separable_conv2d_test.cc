@@ -187,6 +187,10 @@ TEST(CudaSeparableConv2d, RefusesInASentence) {
   SeparableConv2dDesc d = DwPw(9, 9, 16, 16);
   EXPECT_EQ(Refusal(d, "fused_dw_pw"), "");
   EXPECT_EQ(Refusal(d, "unfused"), "");
+  EXPECT_EQ(Refusal(d, "unfused_wgmma"), "multiplies 16-bit elements, got f32");
+  d.dtype = DType::kBf16;
+  EXPECT_EQ(Refusal(d, "unfused_wgmma"), "");
+  d.dtype = DType::kF32;
   d.fusion = Fusion::kAlways;
   EXPECT_EQ(Refusal(d, "unfused"), "fusion=always: this goes step by step");
   d.fusion = Fusion::kNever;
