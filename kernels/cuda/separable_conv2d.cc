@@ -122,7 +122,7 @@ Math MathFor(const Desc& d) {
   return kMath == Math::kF32 ? NativeMath(d.dtype) : kMath;
 }
 
-// "" or why neither way serves; `steps` are made of sizes that may not fit.
+// "" or why neither way serves. Steps may be made of what is not refused.
 std::string Refuses(const Desc& d) {
   if (std::string why = RefusesDepthwise(d, d.depthwise_out()); !why.empty()) return why;
   if (d.has_expand()) {
@@ -140,8 +140,11 @@ class Unfused final : public Kernel<SeparableConv2d> {
     Status status;
     const auto make = [&](const GemmArgs& args, std::shared_ptr<const Product>& product) {
       auto result = Product::Make(ToString(d), device, math, args);
-      if (result.ok()) product = *result;
-      if (!result.ok()) status = result.status();
+      if (result.ok()) {
+        product = *result;
+      } else {
+        status = result.status();
+      }
     };
     if (weights.expand) make(made->steps_.expand, made->expand_);
     if (weights.project && status.ok()) make(made->steps_.project, made->project_);

@@ -123,6 +123,8 @@ TEST(CudaSeparableConv2d, TakesEveryShape) {
   });
   // Padded channels of the depthwise step must not leak what their activation makes of zero.
   check([](SeparableConv2dDesc& d) { d.ic = 5, d.depthwise_activation = {ActivationKind::kHardsigmoid, 0.2f, 0.5f}; });
+  // More steps of channels than a block computes at a time, more outputs than it multiplies at a time.
+  check([](SeparableConv2dDesc& d) { d.n = 1, d.ih = d.iw = 5, d.ic = 168, d.oc = 264; });
   check([](SeparableConv2dDesc& d) { d.n = 3, d.ih = 7, d.iw = 7, d.fusion = Fusion::kAlways; });
   check([](SeparableConv2dDesc& d) { d.n = 1, d.fusion = Fusion::kNever; });
 }
@@ -173,6 +175,33 @@ TEST(CudaSeparableConv2d, RunsWithoutScratch) {
   EXPECT_EQ(run(*larger, x, false), run(*larger, x, true));
   d.n = 0;
   EXPECT_TRUE(op->Reshape(d).ok());
+}
+
+TEST(CudaSeparableConv2d, FailuresAreSaidAndLeakNothing) {
+  SeparableConv2dDesc d = DwPw(5, 6, 8, 4);
+  d.order = SeparableOrder::kPwDwPw;
+  d.hidden = 12;
+  TensorStore store(Fill::kNormal, Guard::kEnd, 3);
+  const Case<SeparableConv2d> c(d, store);
+  const int64_t before = cuda::emulator::LiveAllocations();
+  const auto prepare = [&] {
+    return SeparableConv2d::Prepare(d, c.weights, {.backend = Backend::kCuda, .implementation = "unfused"});
+  };
+  for (int64_t left = 0; left < 7; ++left) {  // two for the weights and biases of each step, one for what lies between
+    cuda::emulator::TheFaults().allocations_left = left;
+    const auto op = prepare();
+    ASSERT_FALSE(op.ok());
+    EXPECT_EQ(op.status().code(), StatusCode::kOutOfMemory);
+    EXPECT_EQ(cuda::emulator::LiveAllocations(), before);
+  }
+  cuda::emulator::TheFaults() = {};
+  const auto op = prepare();
+  ASSERT_TRUE(op.ok()) << op.status().message();
+  cuda::emulator::TheFaults() = {.launch = 719, .allocations_left = 0};
+  EXPECT_EQ(op->Run(c.tensors).code(), StatusCode::kDeviceError);
+  cuda::emulator::TheFaults() = {.allocations_left = 0};
+  EXPECT_TRUE(op->Run(c.tensors).ok());
+  cuda::emulator::TheFaults() = {};
 }
 
 std::string Refusal(const SeparableConv2dDesc& d, const std::string& candidate) {
