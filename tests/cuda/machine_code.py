@@ -85,6 +85,9 @@ def faults(kernel, expected):
     for pattern, least in expected.get("must", {}).items():
         if (found := kernel.count(pattern)) < least:
             yield f"has {found} of {pattern}, at least {least} are expected"
+    for pattern, most in expected.get("at_most", {}).items():
+        if (found := kernel.count(pattern)) > most:
+            yield f"has {found} of {pattern}, at most {most} are expected"
     forbidden = list(expected.get("must_not", [])) + ([] if expected.get("local_bytes") else ["LDL", "STL"])
     for pattern in forbidden:
         if found := kernel.count(pattern):

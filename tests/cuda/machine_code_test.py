@@ -16,8 +16,8 @@ def kernel(mnemonics, registers=32, stack=0):
 
 class MachineCode(unittest.TestCase):
     good = ["MOV", "LDG.E.128", "FFMA", "FFMA", "BRA 32", "EXIT"]
-    expected = {"registers": 32, "must": {r"LDG\.E\.128": 1}, "must_not": ["RET"],
-                "loop": {"holds": "FFMA", "least": 2, "most": 3}}
+    expected = {"registers": 32, "must": {r"LDG\.E\.128": 1}, "at_most": {"BRA": 1},
+                "must_not": ["RET"], "loop": {"holds": "FFMA", "least": 2, "most": 3}}
 
     def fault(self, mnemonics, **resources):
         return " ".join(machine_code.faults(kernel(mnemonics, **resources), self.expected))
@@ -32,6 +32,7 @@ class MachineCode(unittest.TestCase):
 
     def test_instructions(self):
         self.assertIn("0 of LDG", self.fault(["LDG.E.64" if i == "LDG.E.128" else i for i in self.good]))
+        self.assertIn("2 of BRA, at most 1", self.fault(self.good + ["BRA 32"]))
         self.assertIn("1 of RET", self.fault(self.good + ["RET.REL.NODEC"]))
 
     def test_the_inner_loop(self):

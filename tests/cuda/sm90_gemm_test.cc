@@ -61,6 +61,21 @@ TEST_F(Sm90Plan, TilesSuitTheProblem) {
   }
 }
 
+TEST_F(Sm90Plan, IsChosenForLargeProducts) {
+  cuda::emulator::TheFaults() = {};
+  for (const DType dtype : kDTypes) {
+    const auto reports = FullyConnected::Candidates({.m = 4096, .ic = 1024, .oc = 4096, .dtype = dtype},
+                                                    {.backend = Backend::kCuda, .accuracy = Accuracy::kReduced});
+    ASSERT_TRUE(reports.ok());
+    const CandidateReport* best = nullptr;
+    for (const CandidateReport& r : *reports) {
+      if (r.accepted && (best == nullptr || r.predicted_ns < best->predicted_ns)) best = &r;
+    }
+    ASSERT_NE(best, nullptr);
+    EXPECT_EQ(best->name, Implementation(dtype));
+  }
+}
+
 TEST_F(Sm90Plan, RingPositionsFlipTheirPhaseOnceRound) {
   cuda::RingPosition<3> at;
   for (uint32_t i = 0; i < 20; ++i, at.Advance()) {
