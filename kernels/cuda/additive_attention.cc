@@ -116,12 +116,12 @@ struct Plan {
 // Where the parts of prepared keys lie, in bytes from their beginning: after the head.
 struct KeyLayout {
   KeyLayout(const Desc& d, int unit_stride) {
-    far = prepared_keys::HeadBytes(d);
-    rows = far + static_cast<size_t>(RoundUp(d.batch * d.keys, 64));
+    peaks = prepared_keys::HeadBytes(d);
+    rows = peaks + static_cast<size_t>(RoundUp(d.batch * d.keys, 64)) * sizeof(float);
     bytes = rows + static_cast<size_t>(d.batch * d.keys * unit_stride) * sizeof(float);
   }
-  size_t far;   // uint8_t [batch, keys]
-  size_t rows;  // float [batch, keys, unit_stride]
+  size_t peaks;  // float [batch, keys]
+  size_t rows;   // float [batch, keys, unit_stride]
   size_t bytes;
 };
 
@@ -131,11 +131,12 @@ struct Layout {
     const auto floats = [](int64_t count) { return static_cast<size_t>(RoundUp(count, 64)) * sizeof(float); };
     const size_t queries = floats(d.batch * d.queries * unit_stride);
     exponentials = queries;
-    scores = exponentials + (plan.uses_tiles ? queries : 0);
+    peaks = exponentials + (plan.uses_tiles ? queries : 0);
+    scores = peaks + (plan.uses_tiles ? floats(d.batch * d.queries) : 0);
     keys = scores + floats(plan.slab_bands * plan.band * plan.score_stride);
     bytes = keys + static_cast<size_t>(RoundUp(static_cast<int64_t>(KeyLayout(d, unit_stride).bytes), 64));
   }
-  size_t exponentials, scores, keys, bytes;
+  size_t exponentials, peaks, scores, keys, bytes;
 };
 
 // Whether a tensor's rows of dim elements can be read four at a time.
@@ -231,7 +232,7 @@ class AdditiveAttentionKernel final : public Kernel<Op> {
     a.units = static_cast<int>(d_.units);
     a.unit_stride = packed_->unit_stride;
     a.key_lengths = key_lengths;
-    a.far = reinterpret_cast<uint8_t*>(prepared + key_layout_.far);
+    a.peak = reinterpret_cast<float*>(prepared + key_layout_.peaks);
     a.head = {packed_->writer, d_.batch, d_.keys};
     a.prepared = reinterpret_cast<prepared_keys::Head*>(prepared);
     return StartAdditiveKeys(a, stream_);
@@ -250,8 +251,9 @@ class AdditiveAttentionKernel final : public Kernel<Op> {
     a.vectors = packed_->vectors;
     a.query = reinterpret_cast<const float*>(scratch);
     a.query_exponential = reinterpret_cast<const float*>(scratch + layout_.exponentials);
+    a.query_peak = reinterpret_cast<const float*>(scratch + layout_.peaks);
     a.key = reinterpret_cast<const float*>(keys + key_layout_.rows);
-    a.far = reinterpret_cast<const uint8_t*>(keys + key_layout_.far);
+    a.key_peak = reinterpret_cast<const float*>(keys + key_layout_.peaks);
     a.band = plan_.band;
     a.bands = plan_.bands;
     a.scores = reinterpret_cast<float*>(scratch + layout_.scores);
@@ -274,9 +276,10 @@ class AdditiveAttentionKernel final : public Kernel<Op> {
     Error error = Project(*packed_->query_w, t.query, StrideOf(d_.query_stride, d_.query_dim), 1, rows, nullptr,
                           reinterpret_cast<float*>(scratch));
     if (error.ok() && plan_.uses_tiles) {
-      error = StartAdditiveQueries({static_cast<int>(rows), a.units, a.unit_stride, a.query, a.vectors.factor,
-                                    reinterpret_cast<float*>(scratch + layout_.exponentials)},
-                                   stream_);
+      error = StartAdditiveQueries(
+          {static_cast<int>(rows), a.units, a.unit_stride, a.query, a.vectors.factor,
+           reinterpret_cast<float*>(scratch + layout_.exponentials), reinterpret_cast<float*>(scratch + layout_.peaks)},
+          stream_);
     }
     const int all = static_cast<int>(d_.batch) * plan_.bands;
     for (a.first_band = 0; a.first_band < all && error.ok(); a.first_band += plan_.slab_bands) {
@@ -350,11 +353,10 @@ Judgement Judge(const Desc& d, const Context& context) {
   const Plan plan(d, device);
   const Math math = NativeMath(d.dtype);
   const auto slots = static_cast<double>(device.multiprocessors);
-  // Instructions: 17 for four elements of a score with their share of loads, one for a product of the context with its
-  // share of the softmax.
+  // Instructions: 3.6 for an element of a score, one for a product of the context with its share of the softmax.
   const auto pairs = static_cast<double>(plan.uses_tiles ? plan.tile_pairs : plan.row_pairs * 5 / 4);
   const double instructions =
-      pairs * static_cast<double>(RoundUp(d.units, kUnitChunk)) * 4.4 +
+      pairs * static_cast<double>(RoundUp(d.units, kUnitChunk)) * 3.6 +
       static_cast<double>(rows) * static_cast<double>(d.keys) * static_cast<double>(d.context_dim()) * 1.3;
   const double bytes = static_cast<double>(key_rows) * static_cast<double>(d.units * 4 + d.context_dim() * 4);
   return Accepted(PredictGemm(device, math, rows, d.units, d.query_dim, 1) +

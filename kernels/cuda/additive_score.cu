@@ -22,14 +22,17 @@ Error StartAdditiveQueries(const AdditiveQueriesArgs& args, void* stream) {
 
 Error StartAdditiveTiles(const AdditiveArgs& args, void* stream) {
   return Launch(AdditiveTilesKernel, Grid(args.slab_bands * DivUp(args.keys, kScoreTile)), kScoreThreads,
-                2 * static_cast<int>(sizeof(ScoreStage)), stream, args);
+                static_cast<int>(sizeof(TilesShared)), stream, args);
 }
 
 Error StartAdditiveRows(const AdditiveArgs& args, int queries, void* stream) {
   const int64_t blocks = args.slab_bands * DivUp(args.band, queries) * DivUp(args.keys, kKeysPerBlock);
-  const int shared = (1 + queries) * kUnitsPerPass * static_cast<int>(sizeof(float));
-  const auto kernel = queries == 1 ? AdditiveRowsKernel<1> : AdditiveRowsKernel<4>;
-  return Launch(kernel, Grid(blocks), kScoreThreads, shared, stream, args);
+  if (queries == 1) {
+    return Launch(AdditiveRowsKernel<1>, Grid(blocks), kScoreThreads, static_cast<int>(sizeof(RowsShared<1>)), stream,
+                  args);
+  }
+  return Launch(AdditiveRowsKernel<4>, Grid(blocks), kScoreThreads, static_cast<int>(sizeof(RowsShared<4>)), stream,
+                args);
 }
 
 }  // namespace lamina::cuda

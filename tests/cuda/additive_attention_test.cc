@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <limits>
@@ -125,10 +126,11 @@ TEST(CudaAdditiveAttention, NoKeysNoQueriesNoBatch) {
   }
 }
 
-// Keys out of the reciprocal form's range among others, in tiles; rows: tests/additive_attention_property_test.cc.
+// Keys near the end of the reciprocal form's range and out of it among others, in tiles; rows:
+// tests/additive_attention_property_test.cc.
 TEST(CudaAdditiveAttention, FarKeysInTiles) {
   const SmallGpu gpu;
-  for (const float scale : {60.0f, 1e6f, 1e30f}) {
+  for (const float scale : {10.0f, 20.0f, 60.0f, 1e6f, 1e30f}) {
     AdditiveAttentionProblem p(
         {.queries = 60, .keys = 70, .query_dim = 6, .key_dim = 8, .units = 33, .value_dim = 5, .mask = true});
     for (const int64_t j : {0, 5, 31, 32, 63, 64, 69}) {
@@ -263,6 +265,7 @@ TEST(CudaAdditiveAttention, ReciprocalQuadIsAccurate) {
     return static_cast<float>(range * (static_cast<double>(random.Random() >> 11) * 0x1p-52 - 1));
   };
   double worst = 0;
+  int uncapped = 0;
   for (const float range_a : {0.5f, 4.0f, 12.0f, 43.5f, 80.0f}) {
     for (const float range_b : {0.5f, 4.0f, 12.0f, 34.4f}) {
       for (int i = 0; i < 4000; ++i) {
@@ -278,14 +281,19 @@ TEST(CudaAdditiveAttention, ReciprocalQuadIsAccurate) {
           want += (u % 2 ? -1 : 1) * double{v[u]} / (1 + std::exp(2 * (double{raw_a} + double{raw_b})));
           sum_v += v[u];
         }
-        const double got =
-            cuda::ReciprocalQuad({c[0], c[1], c[2], c[3]}, {a[0], a[1], a[2], a[3]}, {e[0], e[1], e[2], e[3]}, 0);
+        const float4 c4{c[0], c[1], c[2], c[3]}, a4{a[0], a[1], a[2], a[3]}, e4{e[0], e[1], e[2], e[3]};
+        const float got = cuda::ReciprocalQuad<true>(c4, a4, e4, 0);
+        if (*std::max_element(a, a + 4) * *std::max_element(e, e + 4) <= cuda::kUncappedProduct) {
+          EXPECT_EQ(got, cuda::ReciprocalQuad<false>(c4, a4, e4, 0));
+          ++uncapped;
+        }
         const double error = std::fabs(got - want);
         EXPECT_LE(error, 10 * kUnitRoundoff * sum_v + 4 * 0x1p-31) << range_a << " " << range_b;
         worst = std::max(worst, error / (kUnitRoundoff * sum_v + 4 * 0x1p-31));
       }
     }
   }
+  EXPECT_GT(uncapped, 20000);
   std::printf("[ measured ] within %.2f u sum|v|\n", worst);
 }
 

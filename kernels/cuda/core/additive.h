@@ -8,6 +8,7 @@
 #define LAMINA_KERNELS_CUDA_CORE_ADDITIVE_H_
 
 #include <cstdint>
+#include <limits>
 
 #include "kernels/cuda/core/divider.h"
 #include "kernels/cuda/core/round.h"
@@ -15,6 +16,8 @@
 
 namespace lamina::cuda {
 
+// In place of a key's largest exponential: its row holds projections, out of the reciprocal form's range.
+inline constexpr float kFar = std::numeric_limits<float>::infinity();
 // Units are padded to a multiple of this, a row of 128 bytes.
 inline constexpr int kUnitChunk = 32;
 inline constexpr int kMostBand = 64;
@@ -36,12 +39,13 @@ struct AdditiveArgs {
   int mask_queries = 1;
   ScoreVectors vectors = {};
   const float* query = nullptr;              // [batch * queries, unit_stride]: a
-  const float* query_exponential = nullptr;  // the same of c A; read by the tiles alone
-  const float* key = nullptr;                // [batch * keys, unit_stride]: E, or b where `far`
-  const uint8_t* far = nullptr;              // [batch * keys]
-  int band = 1, bands = 1;                   // queries of a band, but for the last; bands of a batch element
-  int first_band = 0, slab_bands = 0;        // of the batch's: those that this launch computes
-  float* scores = nullptr;                   // [slab_bands * band, score_stride]
+  const float* query_exponential = nullptr;  // the same of c A, and the largest of each row; read by the tiles alone
+  const float* query_peak = nullptr;
+  const float* key = nullptr;          // [batch * keys, unit_stride]: E, or b where the key is far
+  const float* key_peak = nullptr;     // [batch * keys]: the row's largest E, or kFar
+  int band = 1, bands = 1;             // queries of a band, but for the last; bands of a batch element
+  int first_band = 0, slab_bands = 0;  // of the batch's: those that this launch computes
+  float* scores = nullptr;             // [slab_bands * band, score_stride]
   int64_t score_stride = 0;
   const void* values = nullptr;  // [batch * keys] rows of dim elements
   int64_t value_stride = 0;
@@ -82,8 +86,8 @@ struct AdditiveKeysArgs {
   Divider keys = {};  // of one batch element
   int units = 0, unit_stride = 0;
   const int32_t* key_lengths = nullptr;
-  float* key = nullptr;    // b becomes E
-  uint8_t* far = nullptr;  // [rows]
+  float* key = nullptr;   // b becomes E
+  float* peak = nullptr;  // [rows]
   prepared_keys::Head head = {};
   prepared_keys::Head* prepared = nullptr;  // the head's place, lengths behind it
 };
@@ -92,6 +96,7 @@ struct AdditiveQueriesArgs {
   const float* query = nullptr;
   const float* factor = nullptr;
   float* exponential = nullptr;
+  float* peak = nullptr;
 };
 
 }  // namespace lamina::cuda

@@ -1,6 +1,6 @@
 // From projections to what the scores are made of: a warp a row, four units a lane.
 //   keys      b becomes E = exp(2b) in place, with 1 in the padding; a row with a unit beyond kKeyLimit stays as it is
-//             and is marked far. Rows behind a length are neither read nor written.
+//             and is marked kFar. Rows behind a length are neither read nor written.
 //   queries   c A = c exp(2a), in a tensor of its own, with 0 in the padding
 // Budget: a row is read twice (the second time from L1); any sizes.
 #ifndef LAMINA_KERNELS_CUDA_PORTABLE_ADDITIVE_EXPONENTIALS_CUH_
@@ -35,10 +35,14 @@ __global__ void __launch_bounds__(kExponentialThreads) AdditiveKeysKernel(const 
   const auto batch = static_cast<int>(a.keys.Quotient(static_cast<uint32_t>(row)));
   if (a.key_lengths != nullptr && row - batch * keys >= a.key_lengths[batch]) return;
   float* key = a.key + int64_t{row} * a.unit_stride;
-  bool beyond = false;
-  for (int u = lane; u < a.units; u += 32) beyond |= fabsf(key[u]) > additive::kKeyLimit;  // NaN is not: it stays NaN
-  const bool far = __any_sync(kAllLanes, beyond);
-  if (lane == 0) a.far[row] = far;
+  float least = 0, most = -INFINITY;  // NaN is neither: it stays NaN
+  for (int u = lane; u < a.units; u += 32) {
+    least = fminf(least, key[u]);
+    most = fmaxf(most, key[u]);
+  }
+  most = MaxOverLanes<32>(most);
+  const bool far = most > additive::kKeyLimit || MaxOverLanes<32>(-least) > additive::kKeyLimit;
+  if (lane == 0) a.peak[row] = far ? kFar : KeyExponential(most);
   for (int u = 4 * lane; u < a.unit_stride && !far; u += 128) {
     Store4(MapUnits(Load4(key + u), u, a.units, 1, [](int, float b) { return KeyExponential(b); }), key + u);
   }
@@ -50,10 +54,15 @@ __global__ void __launch_bounds__(kExponentialThreads)
   const int row = static_cast<int>(blockIdx.x) * (kExponentialThreads / 32) + thread / 32;
   if (row >= a.rows) return;
   const int64_t first = int64_t{row} * a.unit_stride;
+  float most = 0;
   for (int u = 4 * lane; u < a.unit_stride; u += 128) {
-    const auto exponential = [&](int unit, float x) { return QueryExponential(x, a.factor[unit]); };
-    Store4(MapUnits(Load4(a.query + first + u), u, a.units, 0, exponential), a.exponential + first + u);
+    const float4 x = MapUnits(Load4(a.query + first + u), u, a.units, 0,
+                              [&](int unit, float value) { return QueryExponential(value, a.factor[unit]); });
+    Store4(x, a.exponential + first + u);
+    most = fmaxf(fmaxf(fmaxf(x.x, x.y), fmaxf(x.z, x.w)), most);
   }
+  most = MaxOverLanes<32>(most);
+  if (lane == 0) a.peak[row] = most;
 }
 
 }  // namespace lamina::cuda

@@ -1,5 +1,6 @@
 // Scores of additive attention, queries x keys, each from a row of c A and a row of E (additive_term.cuh): per element
-// of the sum over units 3 floating-point operations, a minimum and a quarter of a reciprocal.
+// of the sum over units 3 floating-point operations, a minimum and a quarter of a reciprocal; tiles leave out the
+// minimum where their largest exponentials show that it does nothing.
 //   tiles   64 queries x 64 keys to a block, 4 x 4 to a thread; 32 units at a time of both operands through two stages
 //           of shared memory. For many queries.
 //   rows    1 or 4 queries x 4 keys to a warp, whose lanes share out the units; keys straight from global memory,
@@ -49,81 +50,145 @@ __device__ __forceinline__ void LoadScoreStage(const AdditiveArgs& a, const floa
   CopyAsyncCommit();
 }
 
-__global__ void __launch_bounds__(kScoreThreads, 3) AdditiveTilesKernel(const __grid_constant__ AdditiveArgs a) {
-  struct Shared {
-    ScoreStage stages[2];
-  };
-  Shared& shared = SharedMemory<Shared>();
-  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
-  const auto key_tiles = static_cast<int>(DivUp(a.keys, kScoreTile)), block = static_cast<int>(blockIdx.x);
-  const Band band = BandOf(a, block / key_tiles);
-  const int first_key = block % key_tiles * kScoreTile;
-  const int keys = min(LiveKeys(a, band.batch) - first_key, kScoreTile);
-  if (keys <= 0) return;
-  const int64_t first_row = int64_t{band.batch} * a.queries + band.first;
-  const int64_t key_row = int64_t{band.batch} * a.keys + first_key;
-  const float* query = a.query_exponential + first_row * a.unit_stride;
-  const float* key = a.key + key_row * a.unit_stride;
-
-  // This thread's queries: row % 16 == thread / 16, keys: row % 16 == thread % 16.
-  float sum[4][4] = {};
-  const int query_row = thread / 16, key_column = thread % 16, chunks = a.unit_stride / kUnitChunk;
-  LoadScoreStage(a, query, band.queries, key, keys, 0, thread, shared.stages[0]);
-  for (int chunk = 0; chunk < chunks; ++chunk) {
-    CopyAsyncWait<0>();
-    __syncthreads();  // this chunk has arrived for all, and all are done with the one before
-    if (chunk + 1 < chunks) {
-      LoadScoreStage(a, query, band.queries, key, keys, (chunk + 1) * kUnitChunk, thread,
-                     shared.stages[(chunk + 1) % 2]);
-    }
-    const ScoreStage& stage = shared.stages[chunk % 2];
+// A stage's part of 4 x 4 sums: of queries query_row + 16 i, keys key_column + 16 j.
+template <bool kCapped>
+__device__ __forceinline__ void AddChunk(const ScoreStage& stage, int query_row, int key_column, float (&sum)[4][4]) {
 #pragma unroll 1
-    for (int u = 0; u < kUnitChunk / 4; ++u) {
-      const float4 c = stage.c[u];
-      float4 q[4];
+  for (int u = 0; u < kUnitChunk / 4; ++u) {
+    const float4 c = stage.c[u];
+    float4 q[4];
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        q[i] = *reinterpret_cast<const float4*>(stage.query + Swizzle128(query_row + 16 * i, u));
-      }
+    for (int i = 0; i < 4; ++i) {
+      q[i] = *reinterpret_cast<const float4*>(stage.query + Swizzle128(query_row + 16 * i, u));
+    }
 #pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const float4 k = *reinterpret_cast<const float4*>(stage.key + Swizzle128(key_column + 16 * j, u));
+    for (int j = 0; j < 4; ++j) {
+      const float4 k = *reinterpret_cast<const float4*>(stage.key + Swizzle128(key_column + 16 * j, u));
 #pragma unroll
-        for (int i = 0; i < 4; ++i) sum[i][j] = ReciprocalQuad(c, q[i], k, sum[i][j]);
-      }
+      for (int i = 0; i < 4; ++i) sum[i][j] = ReciprocalQuad<kCapped>(c, q[i], k, sum[i][j]);
     }
   }
+}
 
-  const uint8_t* far = a.far + key_row;
-  const uint32_t far_low = __ballot_sync(kAllLanes, lane < keys && far[lane]);
-  const uint32_t far_high = __ballot_sync(kAllLanes, lane + 32 < keys && far[lane + 32]);
-  const uint64_t far_bits = far_low | uint64_t{far_high} << 32;  // a bit for each key of the tile
+// A block's tile: queries of a band, keys of its batch element.
+struct ScoreTile {
+  Band band;
+  int first_key, keys;
+
+  __device__ __forceinline__ int64_t query_row(const AdditiveArgs& a) const {
+    return int64_t{band.batch} * a.queries + band.first;
+  }
+  __device__ __forceinline__ int64_t key_row(const AdditiveArgs& a) const {
+    return int64_t{band.batch} * a.keys + first_key;
+  }
+};
+
+struct TilesShared {
+  ScoreStage stages[2];
+  ScoreTile tile;
+};
+
+// Peaks of rows `lane` and `lane + 32` of a tile.
+struct Peaks {
+  __device__ __forceinline__ Peaks(const float* peaks, int rows, int lane)
+      : low(lane < rows ? peaks[lane] : 0), high(lane + 32 < rows ? peaks[lane + 32] : 0) {}
+  __device__ __forceinline__ float largest() const { return MaxOverLanes<32>(fmaxf(low, high)); }
+  // A bit for each key that is far.
+  __device__ __forceinline__ uint64_t far_bits() const {
+    const uint32_t low_bits = __ballot_sync(kAllLanes, low == kFar), high_bits = __ballot_sync(kAllLanes, high == kFar);
+    return low_bits | uint64_t{high_bits} << 32;
+  }
+  float low, high;
+};
+
+__device__ __forceinline__ void StoreTile(const AdditiveArgs& a, const ScoreTile& t, const float (&sum)[4][4],
+                                          int query_row, int key_column, int lane, int warp) {
+  const uint64_t far_bits = Peaks(a.key_peak + t.key_row(a), t.keys, lane).far_bits();
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const int row = query_row + 16 * i;
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const int column = key_column + 16 * j;
-      if (row >= band.queries || column >= keys || (far_bits >> column & 1)) continue;
-      StoreScore(a, band, row, first_key + column, a.vectors.quad_scale * sum[i][j]);
+      if (row >= t.band.queries || column >= t.keys || (far_bits >> column & 1)) continue;
+      StoreScore(a, t.band, row, t.first_key + column, a.vectors.quad_scale * sum[i][j]);
     }
   }
-  for (int column = 0; column < keys && far_bits != 0; ++column) {
+  for (int column = 0; column < t.keys && far_bits != 0; ++column) {
     if (!(far_bits >> column & 1)) continue;
-    for (int row = warp; row < band.queries; row += kScoreWarps) {
-      const float score =
-          DirectScore(a, a.query + (first_row + row) * a.unit_stride, key + int64_t{column} * a.unit_stride, lane);
-      if (lane == 0) StoreScore(a, band, row, first_key + column, score);
+    for (int row = warp; row < t.band.queries; row += kScoreWarps) {
+      const float score = DirectScore(a, a.query + (t.query_row(a) + row) * a.unit_stride,
+                                      a.key + (t.key_row(a) + column) * a.unit_stride, lane);
+      if (lane == 0) StoreScore(a, t.band, row, t.first_key + column, score);
+    }
+  }
+}
+
+__global__ void __launch_bounds__(kScoreThreads, 3) AdditiveTilesKernel(const __grid_constant__ AdditiveArgs a) {
+  TilesShared& shared = SharedMemory<TilesShared>();
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32;
+  const auto key_tiles = static_cast<int>(DivUp(a.keys, kScoreTile)), block = static_cast<int>(blockIdx.x);
+  ScoreTile t = {BandOf(a, block / key_tiles), block % key_tiles * kScoreTile, 0};
+  t.keys = min(LiveKeys(a, t.band.batch) - t.first_key, kScoreTile);
+  if (t.keys <= 0) return;
+  if (thread == 0) shared.tile = t;  // for the end, so that no register holds it meanwhile
+  const float* query = a.query_exponential + t.query_row(a) * a.unit_stride;
+  const float* key = a.key + t.key_row(a) * a.unit_stride;
+  LoadScoreStage(a, query, t.band.queries, key, t.keys, 0, thread, shared.stages[0]);
+  // Every warp finds the same.
+  const float largest = Peaks(a.query_peak + t.query_row(a), t.band.queries, lane).largest() *
+                        Peaks(a.key_peak + t.key_row(a), t.keys, lane).largest();
+  const bool capped = !(largest <= kUncappedProduct);
+
+  // This thread's queries: row % 16 == thread / 16, keys: row % 16 == thread % 16.
+  float sum[4][4] = {};
+  const int chunks = a.unit_stride / kUnitChunk;
+  for (int chunk = 0; chunk < chunks; ++chunk) {
+    CopyAsyncWait<0>();
+    __syncthreads();  // this chunk has arrived for all, and all are done with the one before
+    if (chunk + 1 < chunks) {
+      LoadScoreStage(a, query, t.band.queries, key, t.keys, (chunk + 1) * kUnitChunk, thread,
+                     shared.stages[(chunk + 1) % 2]);
+    }
+    const ScoreStage& stage = shared.stages[chunk % 2];
+    capped ? AddChunk<true>(stage, thread / 16, thread % 16, sum)
+           : AddChunk<false>(stage, thread / 16, thread % 16, sum);
+  }
+  StoreTile(a, shared.tile, sum, thread / 16, thread % 16, lane, thread / 32);
+}
+
+template <int kQueries>
+struct RowsShared {
+  float4 c[kUnitsPerPass / 4], query[kQueries][kUnitsPerPass / 4];
+  float largest[kScoreWarps];  // of the queries' exponentials, as each warp has seen them
+};
+
+// A pass's part of a warp's sums, [query][key], keys from their first unit of the pass on.
+template <bool kCapped, int kQueries>
+__device__ __forceinline__ void AddPass(const RowsShared<kQueries>& shared, int quads,
+                                        const float* const (&key)[kKeysPerWarp], int first_unit, int lane,
+                                        float (&sum)[kQueries * kKeysPerWarp]) {
+#pragma unroll 1
+  for (int i = lane; i < quads; i += 32) {
+    float4 e[kKeysPerWarp];
+#pragma unroll
+    for (int k = 0; k < kKeysPerWarp; ++k) e[k] = Load4(key[k] + first_unit + 4 * i);
+    const float4 c = shared.c[i];
+#pragma unroll
+    for (int q = 0; q < kQueries; ++q) {
+      const float4 x = shared.query[q][i];
+#pragma unroll
+      for (int k = 0; k < kKeysPerWarp; ++k) {
+        float& s = sum[q * kKeysPerWarp + k];
+        s = ReciprocalQuad<kCapped>(c, x, e[k], s);
+      }
     }
   }
 }
 
 template <int kQueries>
 __global__ void __launch_bounds__(kScoreThreads, 2) AdditiveRowsKernel(const __grid_constant__ AdditiveArgs a) {
-  struct Shared {
-    float4 c[kUnitsPerPass / 4], query[kQueries][kUnitsPerPass / 4];
-  };
-  Shared& shared = SharedMemory<Shared>();
+  RowsShared<kQueries>& shared = SharedMemory<RowsShared<kQueries>>();
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
   const auto key_blocks = static_cast<int>(DivUp(a.keys, kKeysPerBlock)), block = static_cast<int>(blockIdx.x);
   const auto groups = static_cast<int>(DivUp(a.band, kQueries));  // of a band's queries
@@ -138,10 +203,13 @@ __global__ void __launch_bounds__(kScoreThreads, 2) AdditiveRowsKernel(const __g
 #pragma unroll
   for (int k = 0; k < kKeysPerWarp; ++k) key[k] = a.key + (key_row + (k < keys ? k : 0)) * a.unit_stride;
 
+  const float key_peak = lane < keys ? a.key_peak[key_row + lane] : 0;
+
   float sum[kQueries * kKeysPerWarp] = {};
   for (int first_unit = 0; first_unit < a.unit_stride; first_unit += kUnitsPerPass) {
     const int quads = min(a.unit_stride - first_unit, kUnitsPerPass) / 4;
     __syncthreads();  // all are done with the units before
+    float most = 0;
     for (int i = thread; i < quads; i += kScoreThreads) {
       const int unit = first_unit + 4 * i;
       shared.c[i] = Load4(a.vectors.c + unit);
@@ -153,30 +221,26 @@ __global__ void __launch_bounds__(kScoreThreads, 2) AdditiveRowsKernel(const __g
         const auto exponential = [&](int u, float value, float f) {
           return unit + u < a.units ? QueryExponential(value, f) : 0.0f;
         };
-        shared.query[q][i] = make_float4(exponential(0, x.x, factor.x), exponential(1, x.y, factor.y),
-                                         exponential(2, x.z, factor.z), exponential(3, x.w, factor.w));
+        const float4 e = make_float4(exponential(0, x.x, factor.x), exponential(1, x.y, factor.y),
+                                     exponential(2, x.z, factor.z), exponential(3, x.w, factor.w));
+        shared.query[q][i] = e;
+        most = fmaxf(fmaxf(fmaxf(e.x, e.y), fmaxf(e.z, e.w)), most);
       }
     }
+    most = MaxOverLanes<32>(most);
+    if (lane == 0) shared.largest[warp] = most;
     __syncthreads();
-    for (int i = lane; i < quads && keys > 0; i += 32) {
-      float4 e[kKeysPerWarp];
-#pragma unroll
-      for (int k = 0; k < kKeysPerWarp; ++k) e[k] = Load4(key[k] + first_unit + 4 * i);
-      const float4 c = shared.c[i];
-#pragma unroll
-      for (int q = 0; q < kQueries; ++q) {
-        const float4 x = shared.query[q][i];
-#pragma unroll
-        for (int k = 0; k < kKeysPerWarp; ++k) {
-          float& s = sum[q * kKeysPerWarp + k];
-          s = ReciprocalQuad(c, x, e[k], s);
-        }
-      }
+    const float largest = MaxOverLanes<32>(lane < kScoreWarps ? shared.largest[lane] : 0);
+    if (keys <= 0) continue;
+    if (largest * MaxOverLanes<32>(key_peak) <= kUncappedProduct) {
+      AddPass<false>(shared, quads, key, first_unit, lane, sum);
+    } else {
+      AddPass<true>(shared, quads, key, first_unit, lane, sum);
     }
   }
   if (keys <= 0) return;
 
-  const uint32_t far_bits = __ballot_sync(kAllLanes, lane < keys && a.far[key_row + lane]);
+  const uint32_t far_bits = __ballot_sync(kAllLanes, key_peak == kFar);
   constexpr int kLanesPerSum = 32 / (kQueries * kKeysPerWarp);
   const float score = a.vectors.quad_scale * SumEachOverLanes(sum, lane);
   const int mine = lane / kLanesPerSum, my_query = mine / kKeysPerWarp, my_key = mine % kKeysPerWarp;

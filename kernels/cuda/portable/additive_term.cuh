@@ -16,12 +16,22 @@ __device__ __forceinline__ float QueryExponential(float a, float factor) {
 }
 __device__ __forceinline__ float KeyExponential(float b) { return expf(2 * b); }
 
+// Where products (c A) E are at most this, x needs no cap: c is at most as much, or there is no product.
+inline constexpr float kUncappedProduct = additive::kReciprocalCap / 2;
+
+// c + query * key, at most kReciprocalCap; it is known to be where not `kCapped`.
+template <bool kCapped>
+__device__ __forceinline__ float Denominator(float c, float query, float key) {
+  const float x = fmaf(query, key, c);
+  return kCapped ? MinNan(x, additive::kReciprocalCap) : x;
+}
+
 // sum + 1/x0 - 1/x1 + 1/x2 - 1/x3 of four units with x = c + (c A) E: 12 operations, 4 minima and one reciprocal. The
 // product of the four is at most 2^124, whose reciprocal is a normal number.
+template <bool kCapped>
 __device__ __forceinline__ float ReciprocalQuad(const float4& c, const float4& query, const float4& key, float sum) {
-  constexpr float kCap = additive::kReciprocalCap;
-  const float x0 = MinNan(fmaf(query.x, key.x, c.x), kCap), x1 = MinNan(fmaf(query.y, key.y, c.y), kCap);
-  const float x2 = MinNan(fmaf(query.z, key.z, c.z), kCap), x3 = MinNan(fmaf(query.w, key.w, c.w), kCap);
+  const float x0 = Denominator<kCapped>(c.x, query.x, key.x), x1 = Denominator<kCapped>(c.y, query.y, key.y);
+  const float x2 = Denominator<kCapped>(c.z, query.z, key.z), x3 = Denominator<kCapped>(c.w, query.w, key.w);
   const float n0 = x1 - x0, d0 = x0 * x1, n1 = x3 - x2, d1 = x2 * x3;
   return fmaf(fmaf(n0, d1, n1 * d0), FastReciprocal(d0 * d1), sum);
 }
