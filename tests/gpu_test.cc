@@ -46,6 +46,7 @@ TEST_F(Gpu, FullyConnected) {
 TEST_F(Gpu, AdditiveAttention) {
   Check("additive_attention batch=2 queries=70 keys=130 query_dim=64 key_dim=96 units=100 bias=1");
   Check("additive_attention batch=2 queries=1 keys=300 query_dim=32 key_dim=32 units=64 mask=1");
+  Check("additive_attention batch=40 queries=60 keys=190 query_dim=16 key_dim=16 units=40");  // in tiles
 }
 
 TEST_F(Gpu, MultiHeadAttention) {
