@@ -107,8 +107,14 @@ double PredictGemm(const Device& device, Math math, int64_t rows, int64_t n, int
   const double from_l2 = blocks * 2 * tile * k_bytes / 3;
   const double from_memory =
       static_cast<double>(groups) * ((rows + n) * k_bytes + static_cast<double>(rows) * n * ElementBytes(math));
-  return PredictNs({static_cast<double>(device.multiprocessors), device.clock_hz, device.bytes_per_second},
-                   blocks * tile * tile * 2 * PaddedK(k, math), PortableFlopsPerClock(device.capability, math),
+  const DeviceFigures figures{static_cast<double>(device.multiprocessors), device.clock_hz, device.bytes_per_second};
+  if (rows <= kGemvRows && groups == 1) {
+    const double weights_from_l2 = static_cast<double>(DivUp(rows, 4)) * static_cast<double>(n) * k_bytes / 3;
+    return PredictNs(figures, 2.0 * static_cast<double>(rows * n) * static_cast<double>(k),
+                     PortableFlopsPerClock(device.capability, Math::kF32), std::max(weights_from_l2, from_memory),
+                     figures.multiprocessors, 1);
+  }
+  return PredictNs(figures, blocks * tile * tile * 2 * PaddedK(k, math), PortableFlopsPerClock(device.capability, math),
                    std::max(from_l2, from_memory), blocks, 2);
 }
 
@@ -117,6 +123,13 @@ Error LaunchGemm(const Device& device, Math math, GemmArgs a, void* stream) {
   const GemmVariant variant{chunks ? TileFor(device, a.rows, a.n, a.groups) : 64, chunks};
   a.epilogue.quads = (a.groups == 1 || a.n % 4 == 0) &&
                      TakesQuads(a.epilogue, a.epilogue.f32 ? sizeof(float) : static_cast<size_t>(ElementBytes(math)));
+  if (a.rows <= kGemvRows && a.groups == 1 && a.kh == 1 && a.kw == 1) {
+    switch (math) {
+      case Math::kBf16: return StartGemv<Math::kBf16>(a, chunks, stream);
+      case Math::kF16: return StartGemv<Math::kF16>(a, chunks, stream);
+      default: return StartGemv<Math::kF32>(a, chunks, stream);
+    }
+  }
   switch (math) {
     case Math::kF32: return StartGemm<Math::kF32>(a, variant, stream);
     case Math::kTf32: return StartGemm<Math::kTf32>(a, variant, stream);

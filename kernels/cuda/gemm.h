@@ -52,6 +52,11 @@ struct GemmVariant {
 template <Math kMath>
 Error StartGemm(const GemmArgs& args, GemmVariant variant, void* stream);
 
+// Of gemv.cu, for up to kGemvRows rows of 1x1 windows and one group. f32 stands for its TF32 forms too.
+inline constexpr int kGemvRows = 16;
+template <Math kMath>
+Error StartGemv(const GemmArgs& args, bool chunks, void* stream);
+
 }  // namespace lamina::cuda
 
 #endif  // LAMINA_KERNELS_CUDA_GEMM_H_

@@ -107,6 +107,28 @@ TEST(CudaFullyConnected, AgreesWithTheReference) {
   }
 }
 
+// Up to 16 rows go through a kernel of their own, and so do pixels of 1x1 windows.
+TEST(CudaFullyConnected, FewRows) {
+  for (const DType dtype : kDTypes) {
+    for (const int64_t m : {1, 2, 4, 7, 16}) {
+      for (const int64_t ic : {3, 64, 520}) {
+        ExpectEmulatedParity<FullyConnected>({.m = m, .ic = ic, .oc = 20 + m, .dtype = dtype}, Candidates(dtype));
+      }
+      FullyConnectedDesc d{.m = m, .ic = 40, .oc = 36, .residual = Residual::kAfterActivation, .dtype = dtype};
+      d.activation = {ActivationKind::kRelu};
+      d.x_stride = 44 + m;
+      d.y_stride = 36 + m % 2;
+      ExpectEmulatedParity<FullyConnected>(d, Candidates(dtype));
+    }
+    Conv2dDesc d{.n = 2, .ih = 2, .iw = 3, .ic = 16, .oc = 18, .pad_top = 1, .dtype = dtype};
+    d.stride_h = d.stride_w = 2;
+    for (d.layout = Layout::kNhwc;; d.layout = Layout::kNchw) {
+      ExpectEmulatedParity<Conv2d>(d, Candidates(dtype));
+      if (d.layout == Layout::kNchw) break;
+    }
+  }
+}
+
 TEST(CudaFullyConnected, TakesStridesLayoutsAndResiduals) {
   for (const DType dtype : kDTypes) {
     for (const Residual residual : {Residual::kBeforeActivation, Residual::kAfterActivation}) {

@@ -5,26 +5,12 @@
 
 #include <cmath>
 
+#include "kernels/cuda/device/lanes.cuh"
 #include "kernels/cuda/device/ptx.cuh"
 
 namespace lamina::cuda {
 
-inline constexpr uint32_t kAllLanes = 0xffffffff;
 inline constexpr float kLog2E = 1.44269504088896340f;
-
-// Over neighbouring lanes, kLanes of them, for each to have: of a quad (4), of a warp (32).
-template <int kLanes>
-__device__ __forceinline__ float MaxOverLanes(float x) {
-#pragma unroll
-  for (int step = 1; step < kLanes; step *= 2) x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, step));
-  return x;
-}
-template <int kLanes>
-__device__ __forceinline__ float SumOverLanes(float x) {
-#pragma unroll
-  for (int step = 1; step < kLanes; step *= 2) x += __shfl_xor_sync(kAllLanes, x, step);
-  return x;
-}
 
 // What exponents are taken relative to: the maximum, or anything while there is none, so that exp2(-inf) is 0.
 __device__ __forceinline__ float ShiftOf(float max) { return max == -INFINITY ? 0.0f : max; }

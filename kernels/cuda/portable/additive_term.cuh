@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/core/additive.h"
 #include "kernels/cuda/device/activation.cuh"
+#include "kernels/cuda/device/lanes.cuh"
 #include "kernels/cuda/device/softmax.cuh"
 #include "kernels/cuda/device/vec.cuh"
 #include "kernels/operators/additive_fold.h"
@@ -39,22 +40,6 @@ __device__ __forceinline__ float ReciprocalQuad(const float4& c, const float4& q
 // v / (1 + exp(2 (a + b))) for any a and b.
 __device__ __forceinline__ float DirectTerm(float v, float a, float b) {
   return v * FastReciprocal(1 + FastExp2(2 * kLog2E * (a + b)));
-}
-
-// v[i] summed over the warp's lanes: lane l gets the sum with i = l / (32 / kCount).
-template <int kCount>
-__device__ __forceinline__ float SumEachOverLanes(float (&v)[kCount], int lane) {
-#pragma unroll
-  for (int half = kCount / 2, mask = 16; half > 0; half /= 2, mask /= 2) {
-    const bool upper = (lane & mask) != 0;
-#pragma unroll
-    for (int i = 0; i < kCount / 2; ++i) {
-      if (i >= half) continue;
-      const float keep = upper ? v[i + half] : v[i], give = upper ? v[i] : v[i + half];
-      v[i] = keep + __shfl_xor_sync(kAllLanes, give, mask);
-    }
-  }
-  return SumOverLanes<32 / kCount>(v[0]);
 }
 
 // The score of a key that is far, by one warp; all lanes get it.
