@@ -81,8 +81,8 @@ __device__ __forceinline__ void PrefetchMap(const TensorMap& map) {
 }
 __device__ __forceinline__ void LoadTile(void* shared, const TensorMap& map, uint64_t* barrier, int c0, int c1) {
   asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
-          SharedAddress(shared)),
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::
+          "r"(SharedAddress(shared)),
       "l"(&map), "r"(c0), "r"(c1), "r"(SharedAddress(barrier))
       : "memory");
 }
@@ -115,35 +115,40 @@ __device__ __forceinline__ void WgmmaWait() {
 }
 
 // The sums as operands: eight names, and sixteen eights of numbers.
-#define LAMINA_D8(i) \
-  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
+#define LAMINA_D8(i)                                                                                          \
+  "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), \
+      "+f"(d[i + 7])
 #define LAMINA_D32(i) LAMINA_D8(i), LAMINA_D8(i + 8), LAMINA_D8(i + 16), LAMINA_D8(i + 24)
 #define LAMINA_D64(i) LAMINA_D32(i), LAMINA_D32(i + 32)
 #define LAMINA_D128(i) LAMINA_D64(i), LAMINA_D64(i + 64)
-#define LAMINA_R32 \
+#define LAMINA_R32                                                       \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15" \
   ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#define LAMINA_R64 LAMINA_R32 \
+#define LAMINA_R64                                                                   \
+  LAMINA_R32                                                                         \
   ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47" \
   ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-#define LAMINA_R128 LAMINA_R64 \
-  ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79" \
-  ", %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95" \
+#define LAMINA_R128                                                                              \
+  LAMINA_R64                                                                                     \
+  ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79"             \
+  ", %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"             \
   ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111" \
   ", %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 
-// kN sums to two threads: operands a and b follow them, then whether to add to what the sums hold. The immediates are
-// the signs of a and b and, of 16-bit elements, whether they are MN-major.
-#define LAMINA_WGMMA(n, sums, a_at, b_at, flag_at, k, types, immediates, ...)                                \
-  asm volatile(                                                                                              \
-      "{\n"                                                                                                  \
-      ".reg .pred p;\n"                                                                                      \
-      "setp.ne.b32 p, %" flag_at ", 0;\n"                                                                    \
-      "wgmma.mma_async.sync.aligned.m64n" #n k ".f32." types " {" LAMINA_R##sums "}, %" a_at ", %" b_at      \
-      ", p, " immediates ";\n"                                                                               \
-      "}\n"                                                                                                  \
-      : LAMINA_D##sums(0)                                                                                    \
+// Operands in their order: kN / 2 sums, a, b, whether to add to what the sums hold; `..._at` are their numbers. The
+// immediates are the signs of a and b and, of 16-bit elements, whether they are MN-major.
+// clang-format off
+#define LAMINA_WGMMA(n, sums, a_at, b_at, flag_at, k, types, immediates, ...) \
+  asm volatile(                                                               \
+      "{\n"                                                                   \
+      ".reg .pred p;\n"                                                       \
+      "setp.ne.b32 p, %" flag_at ", 0;\n"                                     \
+      "wgmma.mma_async.sync.aligned.m64n" #n k ".f32." types                  \
+      " {" LAMINA_R##sums "}, %" a_at ", %" b_at ", p, " immediates ";\n"     \
+      "}\n"                                                                   \
+      : LAMINA_D##sums(0)                                                     \
       : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)) __VA_OPT__(, ) __VA_ARGS__)
+// clang-format on
 #define LAMINA_WGMMA_TYPES(n, sums, a_at, b_at, flag_at, major_at)                                           \
   if constexpr (kMath == Math::kBf16) {                                                                      \
     LAMINA_WGMMA(n, sums, a_at, b_at, flag_at, "k16", "bf16.bf16", "1, 1, 0, %" major_at, "n"(kTransposeB)); \
