@@ -23,11 +23,6 @@ struct GemmSizes {
   int64_t rows, n, k, groups;
 };
 
-// The products that serve a dtype: its own (for f32: fused multiply-adds), or f32's in TF32.
-constexpr Math NativeMath(DType dtype) {
-  return dtype == DType::kBf16 ? Math::kBf16 : dtype == DType::kF16 ? Math::kF16 : Math::kF32;
-}
-
 // The portable kernel, as WgmmaProduct (sm90_gemm.h) is Hopper's.
 class PortableProduct {
  public:

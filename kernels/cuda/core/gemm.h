@@ -23,6 +23,11 @@ enum class Math { kF32 = 0, kTf32 = 1, kTf32x3 = 2, kBf16 = 3, kF16 = 4 };
 template <Math kMath>
 using ElementOf = std::conditional_t<kMath == Math::kBf16, Bf16, std::conditional_t<kMath == Math::kF16, F16, float>>;
 
+// The products that serve a dtype: its own; for f32, fused multiply-adds.
+constexpr Math NativeMath(DType dtype) {
+  return dtype == DType::kBf16 ? Math::kBf16 : dtype == DType::kF16 ? Math::kF16 : Math::kF32;
+}
+
 constexpr int ElementBytes(Math math) { return math <= Math::kTf32x3 ? 4 : 2; }
 
 // A tensor of rows (image, pixel) and channels; elements from one to the next.

@@ -113,6 +113,13 @@ __device__ __forceinline__ float FastReciprocal(float x) {
   return y;
 }
 
+// x, of which the compiler knows nothing: what follows from it is computed where it is used, and not before a loop, to
+// lie in registers throughout.
+__device__ __forceinline__ int Opaque(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
 // The block's dynamic shared memory, which begins at a multiple of 1024 bytes.
 template <class T>
 __device__ __forceinline__ T& SharedMemory() {

@@ -122,6 +122,8 @@ inline float MinNan(float a, float b) { return std::isnan(a) || std::isnan(b) ? 
 inline float FastExp2(float x) { return std::exp2(x); }
 inline float FastReciprocal(float x) { return 1.0f / x; }
 
+inline int Opaque(int x) { return x; }
+
 template <class T>
 T& SharedMemory() {
   return *reinterpret_cast<T*>(emulator::Block::Current().shared());
