@@ -3,14 +3,16 @@
 #include <algorithm>
 
 #include "kernels/cuda/core/cost.h"
+#include "kernels/cuda/sm90_attention.h"
 
 namespace lamina::cuda {
 namespace {
 
 constexpr int64_t kMost = int64_t{1} << 31;  // of what is counted in an int
-constexpr int kBlocksPerMultiprocessor = 2;
+int BlocksPerMultiprocessor(AttentionForm form) { return form == AttentionForm::kFlashWgmma ? 1 : 2; }
 
 AttentionTiles TilesOf(AttentionForm form, const MultiHeadAttentionDesc& d) {
+  if (form == AttentionForm::kFlashWgmma) return WgmmaAttentionTiles(d);
   const auto channels = static_cast<int>(std::max(d.head_dim, d.v_dim()));
   switch (d.dtype) {
     case DType::kF32: return AttentionTilesOf<Math::kF32>(form, channels);
@@ -21,13 +23,14 @@ AttentionTiles TilesOf(AttentionForm form, const MultiHeadAttentionDesc& d) {
 }
 
 // Heads of a group share a unit where one head's queries would leave half a block empty.
-int64_t StackOf(const MultiHeadAttentionDesc& d, const AttentionTiles& tiles) {
+int64_t StackOf(AttentionForm form, const MultiHeadAttentionDesc& d, const AttentionTiles& tiles) {
+  if (form == AttentionForm::kFlashWgmma) return 1;
   return 2 * d.seqlen_q <= tiles.rows ? d.num_heads / d.kv_heads() : 1;
 }
 
 // Blocks of one split.
-int64_t BlocksOf(const MultiHeadAttentionDesc& d, const AttentionTiles& tiles) {
-  const int64_t stack = StackOf(d, tiles);
+int64_t BlocksOf(AttentionForm form, const MultiHeadAttentionDesc& d, const AttentionTiles& tiles) {
+  const int64_t stack = StackOf(form, d, tiles);
   return d.batch * (d.num_heads / stack) * DivUp(stack * d.seqlen_q, tiles.rows);
 }
 
@@ -48,9 +51,12 @@ HeadStrides PlaneStrides(const MultiHeadAttentionDesc& d, int64_t batches, int64
 }  // namespace
 
 std::string Attention::Refuses(AttentionForm form, const MultiHeadAttentionDesc& d, const Device& device) {
+  if (form == AttentionForm::kFlashWgmma) {
+    if (std::string why = RefusesWgmmaAttention(d, device); !why.empty()) return why;
+  }
   const AttentionTiles tiles = TilesOf(form, d);
   if (d.seqlen_q + d.seqlen_kv >= kMost || d.batch * d.num_heads * d.seqlen_q >= kMost ||
-      BlocksOf(d, tiles) * kMostSplits >= kMost) {
+      BlocksOf(form, d, tiles) * kMostSplits >= kMost) {
     return "takes fewer than 2^31 queries of all heads, tiles of queries and keys";
   }
   if (static_cast<size_t>(tiles.shared_bytes) > device.shared_bytes) {
@@ -61,7 +67,7 @@ std::string Attention::Refuses(AttentionForm form, const MultiHeadAttentionDesc&
 }
 
 Attention::Attention(AttentionForm form, const MultiHeadAttentionDesc& d, const Device& device)
-    : desc_(d), form_(form), tiles_(TilesOf(form, d)) {
+    : desc_(d), device_(&device), form_(form), tiles_(TilesOf(form, d)) {
   AttentionArgs& a = args_;
   a.batch = static_cast<int>(d.batch);
   a.num_heads = static_cast<int>(d.num_heads);
@@ -69,7 +75,7 @@ Attention::Attention(AttentionForm form, const MultiHeadAttentionDesc& d, const 
   a.seqlen_kv = static_cast<int>(d.seqlen_kv);
   a.head_dim = static_cast<int>(d.head_dim);
   a.value_dim = static_cast<int>(d.v_dim());
-  a.stack = static_cast<int>(StackOf(d, tiles_));
+  a.stack = static_cast<int>(StackOf(form, d, tiles_));
   a.group = Divider::Of(static_cast<uint32_t>(d.num_heads / d.kv_heads()));
   a.queries = Divider::Of(static_cast<uint32_t>(std::max<int64_t>(d.seqlen_q, 1)));
   constexpr double kLog2E = 1.4426950408889634;
@@ -85,25 +91,29 @@ Attention::Attention(AttentionForm form, const MultiHeadAttentionDesc& d, const 
   a.mask_strides = PlaneStrides(d, d.mask_batch, d.mask_heads);
   a.bias_strides = PlaneStrides(d, d.bias_batch, d.bias_heads);
   if (form == AttentionForm::kSplitKv) {
-    a.splits =
-        SplitsFor(std::max<int64_t>(BlocksOf(d, tiles_), 1), DivUp(std::max<int64_t>(d.seqlen_kv, 1), tiles_.keys),
-                  int64_t{device.multiprocessors} * kBlocksPerMultiprocessor);
+    a.splits = SplitsFor(std::max<int64_t>(BlocksOf(form, d, tiles_), 1),
+                         DivUp(std::max<int64_t>(d.seqlen_kv, 1), tiles_.keys),
+                         int64_t{device.multiprocessors} * BlocksPerMultiprocessor(form));
     a.parts = a.splits * tiles_.key_warps;
   }
+  if (form == AttentionForm::kFlashWgmma) wgmma_ = std::make_shared<WgmmaAttention>();
 }
 
-double Attention::PredictNs(const Device& device) const {
+double Attention::PredictNs() const {
   const MultiHeadAttentionDesc& d = desc_;
   MultiHeadAttentionDesc plain = d;
   plain.projections = false;
   const double queries = static_cast<double>(d.batch * d.num_heads * d.seqlen_q);
-  const auto blocks = static_cast<double>(BlocksOf(d, tiles_));
+  const auto blocks = static_cast<double>(BlocksOf(form_, d, tiles_));
   const double kept = static_cast<double>(CostOf(plain).macs) / static_cast<double>(d.head_dim + d.v_dim());
   // The kept pairs of the rows that tiles hold, those that are none included.
   const double pairs = queries > 0 ? kept / queries * blocks * tiles_.rows : 0;
-  const DeviceFigures figures{static_cast<double>(device.multiprocessors), device.clock_hz, device.bytes_per_second};
+  const DeviceFigures figures{static_cast<double>(device_->multiprocessors), device_->clock_hz,
+                              device_->bytes_per_second};
   // An exponential takes a sixteenth of a multiprocessor's clock, in which the products of two channels are formed.
-  const double flops_per_clock = PortableFlopsPerClock(device.capability, NativeMath(d.dtype));
+  const Math math = NativeMath(d.dtype);
+  const double flops_per_clock =
+      form_ == AttentionForm::kFlashWgmma ? WgmmaFlopsPerClock(math) : PortableFlopsPerClock(device_->capability, math);
   const double flops = pairs * (4.0 * tiles_.channels + flops_per_clock / 16);
   double bytes = static_cast<double>(CostOf(plain).activation_bytes);
   double launches = 0;
@@ -112,7 +122,7 @@ double Attention::PredictNs(const Device& device) const {
     launches = kLaunchNs;
   }
   return launches +
-         cuda::PredictNs(figures, flops, flops_per_clock, bytes, blocks * args_.splits, kBlocksPerMultiprocessor);
+         cuda::PredictNs(figures, flops, flops_per_clock, bytes, blocks * args_.splits, BlocksPerMultiprocessor(form_));
 }
 
 size_t Attention::workspace_bytes() const {
@@ -156,10 +166,12 @@ Error Attention::Run(const AttentionOperands& operands, std::byte* workspace, vo
     a.part_stats = reinterpret_cast<SoftmaxStats*>(a.part_o + queries * static_cast<size_t>(a.parts) *
                                                                   static_cast<size_t>(PartChannels(d.v_dim())));
   }
+  if (wgmma_ != nullptr && WgmmaAttention::Takes(a)) return wgmma_->Launch(*device_, d.dtype, a, stream);
+  const AttentionForm portable = form_ == AttentionForm::kSplitKv ? form_ : AttentionForm::kFlash;
   switch (d.dtype) {
-    case DType::kF32: return StartAttention<Math::kF32>(a, form_, stream);
-    case DType::kBf16: return StartAttention<Math::kBf16>(a, form_, stream);
-    case DType::kF16: return StartAttention<Math::kF16>(a, form_, stream);
+    case DType::kF32: return StartAttention<Math::kF32>(a, portable, stream);
+    case DType::kBf16: return StartAttention<Math::kBf16>(a, portable, stream);
+    case DType::kF16: return StartAttention<Math::kF16>(a, portable, stream);
   }
   return {};
 }

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "kernels/cuda/core/attention.h"
@@ -13,7 +14,9 @@
 
 namespace lamina::cuda {
 
-enum class AttentionForm { kFlash, kSplitKv };
+enum class AttentionForm { kFlash, kSplitKv, kFlashWgmma };
+
+class WgmmaAttention;
 
 // Channels that rows are padded to, rows of a unit and keys that a block has at a time, warps that share those keys.
 struct AttentionTiles {
@@ -35,15 +38,17 @@ class Attention {
   static std::string Refuses(AttentionForm form, const MultiHeadAttentionDesc& desc, const Device& device);
 
   Attention(AttentionForm form, const MultiHeadAttentionDesc& desc, const Device& device);
-  double PredictNs(const Device& device) const;
+  double PredictNs() const;
   size_t workspace_bytes() const;  // at a multiple of 16
   Error Run(const AttentionOperands& operands, std::byte* workspace, void* stream) const;
 
  private:
   MultiHeadAttentionDesc desc_;
+  const Device* device_;
   AttentionForm form_;
   AttentionTiles tiles_;
-  AttentionArgs args_;  // but for pointers and strides
+  AttentionArgs args_;                           // but for pointers and strides
+  std::shared_ptr<const WgmmaAttention> wgmma_;  // of kFlashWgmma
 };
 
 Error StoreRows(DType dtype, const StoreRowsArgs& args, void* stream);

@@ -219,7 +219,7 @@ Judgement Judge(const Desc& d, const Context& context) {
   const Result<const Device*> device = DeviceFor(context.stream);
   if (!device.ok()) return Refused(device.status().message());
   if (std::string why = Attention::Refuses(kForm, d, **device); !why.empty()) return Refused(std::move(why));
-  double ns = Attention(kForm, d, **device).PredictNs(**device);
+  double ns = Attention(kForm, d, **device).PredictNs();
   for (const Product& p : ProductsOf(d)) {
     if (std::string why = RefusesGemm(p.rows, p.n, p.k, 1); !why.empty()) return Refused(std::move(why));
     ns += PredictGemm(**device, NativeMath(d.dtype), p.rows, p.n, p.k, 1);
@@ -259,6 +259,7 @@ Result<std::shared_ptr<const Kernel<MultiHeadAttention>>> Prepare(const Desc& d,
 
 constexpr Candidate<MultiHeadAttention> kCandidates[] = {
     {"flash", Judge<AttentionForm::kFlash>, Prepare<AttentionForm::kFlash>},
+    {"flash_wgmma", Judge<AttentionForm::kFlashWgmma>, Prepare<AttentionForm::kFlashWgmma>},
     {"split_kv", Judge<AttentionForm::kSplitKv>, Prepare<AttentionForm::kSplitKv>}};
 
 }  // namespace

@@ -218,7 +218,7 @@ TEST(HopperTma, MapsKeepTheDocumentedLimits) {
 // a[64, 32 bytes] and b[n, 32 bytes] of small integers from rows of any swizzle, at steps of k within the rows, against
 // a loop over plain arrays.
 template <Math kMath, int kN>
-void CheckWgmma(Swizzle swizzle, Major major) {
+void CheckWgmma(Swizzle swizzle, Major major, bool in_registers = false) {
   using T = ElementOf<kMath>;
   constexpr int kElement = static_cast<int>(sizeof(T)), kDepth = 32 / kElement;
   const int span = SpanBytes(swizzle), elements = span / kElement;
@@ -256,8 +256,26 @@ void CheckWgmma(Swizzle swizzle, Major major) {
       float sums[kN / 2];
       int k_end = 0;
       WgmmaFence();
+      uint32_t registers[4] = {};
       for (int step = 0; step < (major == Major::kK ? span : 32); step += 32, k_end += kDepth) {
-        if constexpr (kMath == Math::kTf32) {
+        if (in_registers) {
+          for (int reg = 0; reg < 4; ++reg) {
+            const Position p = APosition(Thread() % 32, reg);
+            const uint32_t at = offset(Thread() / 32 * 16 + p.row, 0) + static_cast<uint32_t>(step + p.column * 4);
+            std::memcpy(&registers[reg],
+                        shared.a + (Swizzled(SharedAddress(shared.a) + at, swizzle) - SharedAddress(shared.a)), 4);
+          }
+          if constexpr (kMath == Math::kTf32) {
+            Wgmma<kMath, kN>(sums, registers, Step(b, step), step > 0);
+          } else if (major == Major::kK) {
+            Wgmma<kMath, kN>(sums, registers, Step(b, step), step > 0);
+          } else {
+            Wgmma<kMath, kN, Major::kMn>(sums, registers, b, false);
+          }
+          WgmmaCommit();
+          WgmmaWait<0>();
+          WgmmaFence();
+        } else if constexpr (kMath == Math::kTf32) {
           Wgmma<kMath, kN>(sums, Step(a, step), Step(b, step), step > 0);
         } else if (major == Major::kK) {
           Wgmma<kMath, kN>(sums, Step(a, step), Step(b, step), step > 0);
@@ -284,6 +302,9 @@ TEST(HopperWgmma, ReadsOperandsByDescriptor) {
     CheckWgmma<Math::kTf32, 256>(s, Major::kK);
     CheckWgmma<Math::kBf16, 128>(s, Major::kMn);
     CheckWgmma<Math::kF16, 256>(s, Major::kMn);
+    CheckWgmma<Math::kBf16, 128>(s, Major::kMn, true);
+    CheckWgmma<Math::kF16, 64>(s, Major::kK, true);
+    CheckWgmma<Math::kTf32, 64>(s, Major::kK, true);
   }
 }
 

@@ -284,6 +284,8 @@ TEST(CudaAttention, TheFormFollowsTheProblem) {
   Desc d{.num_heads = 16, .seqlen_q = 1, .seqlen_kv = 4096, .head_dim = 128, .dtype = DType::kBf16};
   EXPECT_EQ(chosen(d), "cuda/split_kv");
   d.seqlen_q = 4096;
+  EXPECT_EQ(chosen(d), "cuda/flash_wgmma");
+  d.softcap = 2;
   EXPECT_EQ(chosen(d), "cuda/flash");
 }
 

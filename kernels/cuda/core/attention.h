@@ -15,6 +15,7 @@ namespace lamina::cuda {
 // Elements from one to the next of a [batch, seqlen, heads, dim]; of a mask's or bias's planes, 0 where one is for all.
 struct HeadStrides {
   int64_t batch = 0, row = 0, head = 0;
+  bool operator==(const HeadStrides&) const = default;
 };
 
 // Keys [begin, end).

@@ -94,6 +94,14 @@ __device__ __forceinline__ void LoadTile(void* shared, const TensorMap& map, uin
       "l"(&map), "r"(c0), "r"(c1), "r"(c2), "r"(SharedAddress(barrier))
       : "memory");
 }
+__device__ __forceinline__ void LoadTile(void* shared, const TensorMap& map, uint64_t* barrier, int c0, int c1, int c2,
+                                         int c3) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(SharedAddress(shared)),
+      "l"(&map), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(SharedAddress(barrier))
+      : "memory");
+}
 // From the window's origin at pixel w, h of image n on; the tap's offsets are added to every pixel's.
 __device__ __forceinline__ void LoadIm2col(void* shared, const TensorMap& map, uint64_t* barrier, int c, int w, int h,
                                            int n, int tap_w, int tap_h) {
@@ -105,13 +113,33 @@ __device__ __forceinline__ void LoadIm2col(void* shared, const TensorMap& map, u
       : "memory");
 }
 
+// Makes a thread's own stores to shared memory known to wgmma and TMA; other threads' need a barrier behind it, too.
+__device__ __forceinline__ void FenceSharedStores() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// Barrier `id`, 1 to 15, of `threads` threads in whole warps.
+__device__ __forceinline__ void SyncNamed(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
 // wgmma. Fence: before the first product after other code has touched the sums. Wait: until at most `kGroupsLeft`
-// committed groups are under way; until then nothing may touch the sums.
+// committed groups are under way; until then nothing may touch the sums, nor what is read from registers.
 __device__ __forceinline__ void WgmmaFence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void WgmmaCommit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 template <int kGroupsLeft>
 __device__ __forceinline__ void WgmmaWait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kGroupsLeft) : "memory");
+}
+// Keeps code that computes or reads these registers on its side: the compiler sees no order between it and the fences
+// and waits of wgmma.
+template <int kCount>
+__device__ __forceinline__ void Pin(float (&x)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(x[i])::"memory");
+}
+template <int kCount>
+__device__ __forceinline__ void Pin(uint32_t (&x)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+r"(x[i])::"memory");
 }
 
 // The sums as operands: eight names, and sixteen eights of numbers.
@@ -135,27 +163,28 @@ __device__ __forceinline__ void WgmmaWait() {
   ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111" \
   ", %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 
-// Operands in their order: kN / 2 sums, a, b, whether to add to what the sums hold; `..._at` are their numbers. The
-// immediates are the signs of a and b and, of 16-bit elements, whether they are MN-major.
+// Operands in their order: kN / 2 sums, a (one descriptor, or four words of registers), b, whether to add to what the
+// sums hold; `..._at` are their numbers. The immediates are the signs of a and b and, of 16-bit elements that have a
+// descriptor, whether they are MN-major.
 // clang-format off
-#define LAMINA_WGMMA(n, sums, a_at, b_at, flag_at, k, types, immediates, ...) \
-  asm volatile(                                                               \
-      "{\n"                                                                   \
-      ".reg .pred p;\n"                                                       \
-      "setp.ne.b32 p, %" flag_at ", 0;\n"                                     \
-      "wgmma.mma_async.sync.aligned.m64n" #n k ".f32." types                  \
-      " {" LAMINA_R##sums "}, %" a_at ", %" b_at ", p, " immediates ";\n"     \
-      "}\n"                                                                   \
-      : LAMINA_D##sums(0)                                                     \
-      : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)) __VA_OPT__(, ) __VA_ARGS__)
+#define LAMINA_WGMMA(n, sums, a_text, b_at, flag_at, k, types, immediates, ...) \
+  asm volatile(                                                                 \
+      "{\n"                                                                     \
+      ".reg .pred p;\n"                                                         \
+      "setp.ne.b32 p, %" flag_at ", 0;\n"                                       \
+      "wgmma.mma_async.sync.aligned.m64n" #n k ".f32." types                    \
+      " {" LAMINA_R##sums "}, " a_text ", %" b_at ", p, " immediates ";\n"      \
+      "}\n"                                                                     \
+      : LAMINA_D##sums(0)                                                       \
+      : __VA_ARGS__)
 // clang-format on
-#define LAMINA_WGMMA_TYPES(n, sums, a_at, b_at, flag_at, major_at)                                           \
-  if constexpr (kMath == Math::kBf16) {                                                                      \
-    LAMINA_WGMMA(n, sums, a_at, b_at, flag_at, "k16", "bf16.bf16", "1, 1, 0, %" major_at, "n"(kTransposeB)); \
-  } else if constexpr (kMath == Math::kF16) {                                                                \
-    LAMINA_WGMMA(n, sums, a_at, b_at, flag_at, "k16", "f16.f16", "1, 1, 0, %" major_at, "n"(kTransposeB));   \
-  } else {                                                                                                   \
-    LAMINA_WGMMA(n, sums, a_at, b_at, flag_at, "k8", "tf32.tf32", "1, 1");                                   \
+#define LAMINA_WGMMA_TYPES(n, sums, a_text, b_at, flag_at, majors, ...)                                               \
+  if constexpr (kMath == Math::kBf16) {                                                                               \
+    LAMINA_WGMMA(n, sums, a_text, b_at, flag_at, "k16", "bf16.bf16", "1, 1, " majors, __VA_ARGS__, "n"(kTransposeB)); \
+  } else if constexpr (kMath == Math::kF16) {                                                                         \
+    LAMINA_WGMMA(n, sums, a_text, b_at, flag_at, "k16", "f16.f16", "1, 1, " majors, __VA_ARGS__, "n"(kTransposeB));   \
+  } else {                                                                                                            \
+    LAMINA_WGMMA(n, sums, a_text, b_at, flag_at, "k8", "tf32.tf32", "1, 1", __VA_ARGS__);                             \
   }
 
 // d[64, kN] = (accumulate ? d : 0) + a[64, k] * b[k, kN] with 32 bytes of k, operands by descriptor. Which thread holds
@@ -166,13 +195,33 @@ __device__ __forceinline__ void Wgmma(float (&d)[kN / 2], uint64_t a, uint64_t b
   static_assert(kMath == Math::kBf16 || kMath == Math::kF16 || kMath == Math::kTf32);
   static_assert(kMajorB == Major::kK || kMath != Math::kTf32, "TF32 operands are K-major");
   [[maybe_unused]] constexpr int kTransposeB = kMajorB == Major::kMn;
+#define LAMINA_INPUTS "l"(a), "l"(b), "r"(static_cast<int>(accumulate))
   if constexpr (kN == 64) {
-    LAMINA_WGMMA_TYPES(64, 32, "32", "33", "34", "35")
+    LAMINA_WGMMA_TYPES(64, 32, "%32", "33", "34", "0, %35", LAMINA_INPUTS)
   } else if constexpr (kN == 128) {
-    LAMINA_WGMMA_TYPES(128, 64, "64", "65", "66", "67")
+    LAMINA_WGMMA_TYPES(128, 64, "%64", "65", "66", "0, %67", LAMINA_INPUTS)
   } else {
-    LAMINA_WGMMA_TYPES(256, 128, "128", "129", "130", "131")
+    LAMINA_WGMMA_TYPES(256, 128, "%128", "129", "130", "0, %131", LAMINA_INPUTS)
   }
+#undef LAMINA_INPUTS
+}
+
+// The same with a in registers, each warp's 16 rows as mma takes them (APosition).
+template <Math kMath, int kN, Major kMajorB = Major::kK>
+__device__ __forceinline__ void Wgmma(float (&d)[kN / 2], const uint32_t (&a)[4], uint64_t b, bool accumulate) {
+  static_assert(kN == 64 || kN == 128 || kN == 256);
+  static_assert(kMath == Math::kBf16 || kMath == Math::kF16 || kMath == Math::kTf32);
+  static_assert(kMajorB == Major::kK || kMath != Math::kTf32, "TF32 operands are K-major");
+  [[maybe_unused]] constexpr int kTransposeB = kMajorB == Major::kMn;
+#define LAMINA_INPUTS "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(accumulate))
+  if constexpr (kN == 64) {
+    LAMINA_WGMMA_TYPES(64, 32, "{%32, %33, %34, %35}", "36", "37", "%38", LAMINA_INPUTS)
+  } else if constexpr (kN == 128) {
+    LAMINA_WGMMA_TYPES(128, 64, "{%64, %65, %66, %67}", "68", "69", "%70", LAMINA_INPUTS)
+  } else {
+    LAMINA_WGMMA_TYPES(256, 128, "{%128, %129, %130, %131}", "132", "133", "%134", LAMINA_INPUTS)
+  }
+#undef LAMINA_INPUTS
 }
 #undef LAMINA_WGMMA_TYPES
 #undef LAMINA_WGMMA

@@ -278,9 +278,9 @@ Warpgroup& Block::warpgroup() {
   return warpgroups_[index];
 }
 
-void Block::IssueWgmma(const Wgmma& what, float* sums) {
+void Block::IssueWgmma(const Wgmma& what, float* sums, const uint32_t* a) {
   Warpgroup& w = warpgroup();
-  w.Issue(current_ % Warpgroup::kThreads, what, sums);
+  w.Issue(current_ % Warpgroup::kThreads, what, sums, a);
   if (!TheSchedule().late && w.Ready()) w.RunOne();
 }
 

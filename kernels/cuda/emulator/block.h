@@ -91,7 +91,7 @@ class Block {
   void set_barriers_unfenced(bool unfenced) { barriers_unfenced_ = unfenced; }
   // wgmma of the calling thread's warpgroup, and its registers per thread (setmaxnreg).
   void FenceWgmma() { warpgroup().Fence(current_ % Warpgroup::kThreads); }
-  void IssueWgmma(const Wgmma& what, float* sums);
+  void IssueWgmma(const Wgmma& what, float* sums, const uint32_t* a);
   void CommitWgmma() { warpgroup().Commit(current_ % Warpgroup::kThreads); }
   void WaitWgmma(int groups_left);
   void SetRegisters(int count, bool increase);

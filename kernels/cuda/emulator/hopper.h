@@ -50,10 +50,16 @@ inline void LoadTile(void* shared, const TensorMap& map, uint64_t* barrier, int 
 inline void LoadTile(void* shared, const TensorMap& map, uint64_t* barrier, int c0, int c1, int c2) {
   emulator::LoadTile(shared, map, barrier, 3, {c0, c1, c2});
 }
+inline void LoadTile(void* shared, const TensorMap& map, uint64_t* barrier, int c0, int c1, int c2, int c3) {
+  emulator::LoadTile(shared, map, barrier, 4, {c0, c1, c2, c3});
+}
 inline void LoadIm2col(void* shared, const TensorMap& map, uint64_t* barrier, int c, int w, int h, int n, int tap_w,
                        int tap_h) {
   emulator::LoadIm2col(shared, map, barrier, {c, w, h, n}, {tap_w, tap_h});
 }
+
+inline void FenceSharedStores() {}
+inline void SyncNamed(int id, int threads) { emulator::Block::Current().SyncNamed(id, threads); }
 
 inline void WgmmaFence() { emulator::Block::Current().FenceWgmma(); }
 inline void WgmmaCommit() { emulator::Block::Current().CommitWgmma(); }
@@ -61,10 +67,17 @@ template <int kGroupsLeft>
 void WgmmaWait() {
   emulator::Block::Current().WaitWgmma(kGroupsLeft);
 }
+template <class T, int kCount>
+void Pin(T (&)[kCount]) {}
 template <Math kMath, int kN, Major kMajorB = Major::kK>
 void Wgmma(float (&d)[kN / 2], uint64_t a, uint64_t b, bool accumulate) {
   static_assert(kMajorB == Major::kK || kMath != Math::kTf32, "TF32 operands are K-major");
-  emulator::Block::Current().IssueWgmma({kMath, kN, a, b, kMajorB, accumulate}, d);
+  emulator::Block::Current().IssueWgmma({kMath, kN, a, b, kMajorB, accumulate}, d, nullptr);
+}
+template <Math kMath, int kN, Major kMajorB = Major::kK>
+void Wgmma(float (&d)[kN / 2], const uint32_t (&a)[4], uint64_t b, bool accumulate) {
+  static_assert(kMajorB == Major::kK || kMath != Math::kTf32, "TF32 operands are K-major");
+  emulator::Block::Current().IssueWgmma({kMath, kN, emulator::kInRegisters, b, kMajorB, accumulate}, d, a);
 }
 
 }  // namespace lamina::cuda

@@ -10,9 +10,7 @@ namespace lamina::cuda::emulator {
 namespace {
 
 // The tensor cores do not read the low 13 bits of an f32.
-float ElementAt(const std::byte* p, Math math) {
-  uint32_t bits = 0;
-  std::memcpy(&bits, p, static_cast<size_t>(ElementBytes(math)));
+float ElementOfBits(uint32_t bits, Math math) {
   if (math == Math::kBf16) return Widen(Bf16{static_cast<uint16_t>(bits)});
   if (math == Math::kF16) return Widen(F16{static_cast<uint16_t>(bits)});
   return std::bit_cast<float>(bits & 0xffffe000);
@@ -27,8 +25,25 @@ std::vector<double> Fetch(uint64_t descriptor, Major major, int rows, Math math)
   for (int row = 0; row < rows; ++row) {
     for (int k = 0; k < depth; ++k) {
       const uint32_t address = OperandAddress(d, major, row, k, element);
-      values[static_cast<size_t>(k * rows + row)] =
-          ElementAt(block.SharedAt(address, static_cast<uint32_t>(element)), math);
+      uint32_t bits = 0;
+      std::memcpy(&bits, block.SharedAt(address, static_cast<uint32_t>(element)), static_cast<size_t>(element));
+      values[static_cast<size_t>(k * rows + row)] = ElementOfBits(bits, math);
+    }
+  }
+  return values;
+}
+
+// Operand a as [k][64] in the threads' registers, four to each.
+std::vector<double> Gather(const uint32_t* const (&registers)[Warpgroup::kThreads], Math math) {
+  const int per_word = 4 / ElementBytes(math);
+  std::vector<double> values(static_cast<size_t>(8 * per_word * 64));
+  for (int thread = 0; thread < Warpgroup::kThreads; ++thread) {
+    for (int reg = 0; reg < 4; ++reg) {
+      const Position p = APosition(thread % 32, reg);  // the column counts words
+      for (int i = 0; i < per_word; ++i) {
+        values[static_cast<size_t>((p.column * per_word + i) * 64 + thread / 32 * 16 + p.row)] =
+            ElementOfBits(per_word == 1 ? registers[thread][reg] : registers[thread][reg] >> 16 * i & 0xffff, math);
+      }
     }
   }
   return values;
@@ -36,14 +51,15 @@ std::vector<double> Fetch(uint64_t descriptor, Major major, int rows, Math math)
 
 }  // namespace
 
-void Warpgroup::Issue(int thread, const Wgmma& what, float* sums) {
+void Warpgroup::Issue(int thread, const Wgmma& what, float* sums, const uint32_t* a) {
   Thread& t = threads_[thread];
   if (!t.fenced) Die("wgmma without wgmma.fence since the last group");
   const uint64_t index = t.issued++ - done_;
-  if (index == queue_.size()) queue_.push_back({what, {}, 0});
+  if (index == queue_.size()) queue_.push_back({what});
   Queued& q = queue_[index];
   if (q.what != what) Die("the threads of a warpgroup gave different operands to one wgmma");
   q.sums[thread] = sums;
+  q.a[thread] = a;
   ++q.arrived;
 }
 
@@ -71,7 +87,8 @@ void Warpgroup::End(int thread) const {
 void Warpgroup::RunOne() {
   const Queued& q = queue_.front();
   const Wgmma& w = q.what;
-  const std::vector<double> a = Fetch(w.a, Major::kK, 64, w.math), b = Fetch(w.b, w.b_major, w.n, w.math);
+  const std::vector<double> a = q.a[0] != nullptr ? Gather(q.a, w.math) : Fetch(w.a, Major::kK, 64, w.math);
+  const std::vector<double> b = Fetch(w.b, w.b_major, w.n, w.math);
   std::vector<double> products(static_cast<size_t>(64 * w.n));
   const int depth = 32 / ElementBytes(w.math);
   for (int row = 0; row < 64; ++row) {

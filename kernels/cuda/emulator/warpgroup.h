@@ -12,6 +12,8 @@
 
 namespace lamina::cuda::emulator {
 
+inline constexpr uint64_t kInRegisters = ~uint64_t{0};  // for a descriptor of a
+
 // sums[64, n] = (accumulate ? sums : 0) + a[64, k] * b[k, n], k of 32 bytes.
 struct Wgmma {
   Math math = Math::kBf16;
@@ -28,7 +30,7 @@ class Warpgroup {
 
   // Of one thread, 0..127.
   void Fence(int thread) { threads_[thread].fenced = true; }
-  void Issue(int thread, const Wgmma& what, float* sums);
+  void Issue(int thread, const Wgmma& what, float* sums, const uint32_t* a);
   void Commit(int thread);
   // How many products must be done so that at most `groups_left` of the thread's groups are under way.
   uint64_t DoneAfter(int thread, int groups_left);
@@ -43,6 +45,7 @@ class Warpgroup {
   struct Queued {
     Wgmma what;
     float* sums[kThreads] = {};
+    const uint32_t* a[kThreads] = {};  // null: by descriptor
     int arrived = 0;
   };
   struct Thread {
