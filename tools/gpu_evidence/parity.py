@@ -46,6 +46,8 @@ multi_head_attention batch=1 num_heads=2 seqlen_q=77 seqlen_kv=77 head_dim=40 va
 multi_head_attention batch=2 num_heads=4 seqlen_q=64 seqlen_kv=300 head_dim=256 window_left=50 window_right=3
 multi_head_attention batch=2 num_heads=4 seqlen_q=31 seqlen_kv=200 head_dim=64 alibi=1 bias=1 softcap=20
 multi_head_attention batch=4 num_heads=8 num_kv_heads=2 seqlen_q=1 seqlen_kv=2048 head_dim=128
+multi_head_attention batch=2 num_heads=8 num_kv_heads=2 seqlen_q=1200 seqlen_kv=1500 head_dim=128 causal=bottom_right
+multi_head_attention batch=9 num_heads=16 seqlen_q=130 seqlen_kv=700 head_dim=64 window_left=300 layout=bhsd
 multi_head_attention batch=1 num_heads=3 seqlen_q=5 seqlen_kv=5 head_dim=1 value_dim=3
 multi_head_attention batch=2 num_heads=4 seqlen_q=48 seqlen_kv=48 head_dim=32 projections=1 model_dim=128
 multi_head_attention batch=2 num_heads=4 seqlen_q=20 seqlen_kv=50 head_dim=64 projections=1 model_dim=96 memory_dim=80
