@@ -120,9 +120,9 @@ class FlashWgmma {
     uint32_t weights[kKeys / kStepKeys][4];
     SoftmaxStats stats[2];
   };
-  // Which row a thread's score or sum is of, and which column but for those of the lane.
-  static constexpr int RowOfSum(int i) { return i % 4 / 2; }
-  static constexpr int ColumnOfSum(int i) { return i / 4 * 8 + i % 2; }
+  // Which of the two rows a thread's score or sum is of, and which column but for those that come with the lane.
+  LAMINA_HD static int RowOfSum(int i) { return WgmmaPosition(0, i).row / 8; }
+  LAMINA_HD static int ColumnOfSum(int i) { return WgmmaPosition(0, i).column; }
 
   // `half`: which 64 rows of the tile; `thread` of the warpgroup.
   __device__ __forceinline__ void AttendAll(int half, int thread) {
@@ -273,12 +273,13 @@ class FlashWgmma {
   // Eight sums of 16 keys, as the four words of a factor.
   __device__ __forceinline__ static void PackWeights(Rows& rows) {
 #pragma unroll
-    for (int i = 0; i < kSums; i += 2)
+    for (int i = 0; i < kSums; i += 2) {
       rows.weights[i / 8][i % 8 / 2] = PackPair(rows.scores[i], rows.scores[i + 1], T{});
+    }
   }
 
-  // Makes a tile of values zero from row `first` on, which lies behind the key length: it may be NaN.
-  // Either warpgroup does it all and waits for itself: what the other one reads meanwhile is zero already.
+  // Makes a tile of values zero from row `first` on, which lies behind the key length: it may be NaN. Either warpgroup
+  // does it all and waits for itself: what the other one reads meanwhile is zero already.
   __device__ __forceinline__ void ZeroValues(int stage, int first, int half, int thread) {
 #pragma unroll 1
     for (int i = first * 8 + thread; i < kKeys * 8; i += kWarpgroup) {
