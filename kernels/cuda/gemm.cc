@@ -33,6 +33,25 @@ bool TakesChunks(const GemmArgs& a, Math math) {
   return a.x_channel == 1 && Multiples(elements, {a.channels, a.x_image, a.x_row, a.x_pixel}) && Aligned(a.x, 16);
 }
 
+bool IsGemv(const GemmArgs& a) { return a.rows <= kGemvRows && a.groups == 1 && a.kh == 1 && a.kw == 1; }
+
+int SplitsFor(const Device& device, Math math, int64_t rows, int64_t n, int64_t k, int64_t groups) {
+  if (TileFor(device, rows, n, groups) == 128) return 1;
+  const int64_t steps = PaddedK(k, math) * ElementBytes(math) / kStepBytes;
+  return SplitsOf(Tiles(rows, n, groups, 64), steps, device.multiprocessors);
+}
+
+Error StartTiles(Math math, const GemmArgs& a, GemmVariant variant, void* stream) {
+  switch (math) {
+    case Math::kF32: return StartGemm<Math::kF32>(a, variant, stream);
+    case Math::kTf32: return StartGemm<Math::kTf32>(a, variant, stream);
+    case Math::kTf32x3: return StartGemm<Math::kTf32x3>(a, variant, stream);
+    case Math::kBf16: return StartGemm<Math::kBf16>(a, variant, stream);
+    case Math::kF16: return StartGemm<Math::kF16>(a, variant, stream);
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<std::shared_ptr<const GemmWeights>> GemmWeights::Pack(const std::string& desc, Math math,
@@ -114,30 +133,47 @@ double PredictGemm(const Device& device, Math math, int64_t rows, int64_t n, int
                      PortableFlopsPerClock(device.capability, Math::kF32), std::max(weights_from_l2, from_memory),
                      figures.multiprocessors, 1);
   }
-  return PredictNs(figures, blocks * tile * tile * 2 * PaddedK(k, math), PortableFlopsPerClock(device.capability, math),
-                   std::max(from_l2, from_memory), blocks, 2);
+  const int splits = SplitsFor(device, math, rows, n, k, groups);
+  const double parts =
+      splits == 1 ? 0
+                  : kLaunchNs + 8e9 * splits * static_cast<double>(rows * n * groups) / (3 * device.bytes_per_second);
+  return parts + PredictNs(figures, blocks * tile * tile * 2 * PaddedK(k, math),
+                           PortableFlopsPerClock(device.capability, math), std::max(from_l2, from_memory),
+                           blocks * splits, 2);
 }
 
-Error LaunchGemm(const Device& device, Math math, GemmArgs a, void* stream) {
+size_t PartialBytes(const Device& device, Math math, const GemmArgs& a) {
+  if (a.rows == 0 || IsGemv(a)) return 0;
+  const int splits = SplitsFor(device, math, a.rows, a.n, a.k, a.groups);
+  return splits == 1 ? 0 : static_cast<size_t>(splits * a.rows * PartialPitch(a)) * sizeof(float);
+}
+
+Error LaunchGemm(const Device& device, Math math, GemmArgs a, void* stream, void* partials) {
   const bool chunks = TakesChunks(a, math);
-  const GemmVariant variant{chunks ? TileFor(device, a.rows, a.n, a.groups) : 64, chunks};
-  a.epilogue.quads = (a.groups == 1 || a.n % 4 == 0) &&
-                     TakesQuads(a.epilogue, a.epilogue.f32 ? sizeof(float) : static_cast<size_t>(ElementBytes(math)));
-  if (a.rows <= kGemvRows && a.groups == 1 && a.kh == 1 && a.kw == 1) {
+  const bool quads = a.groups == 1 || a.n % 4 == 0;
+  a.epilogue.quads =
+      quads && TakesQuads(a.epilogue, a.epilogue.f32 ? sizeof(float) : static_cast<size_t>(ElementBytes(math)));
+  if (IsGemv(a)) {
     switch (math) {
       case Math::kBf16: return StartGemv<Math::kBf16>(a, chunks, stream);
       case Math::kF16: return StartGemv<Math::kF16>(a, chunks, stream);
       default: return StartGemv<Math::kF32>(a, chunks, stream);
     }
   }
-  switch (math) {
-    case Math::kF32: return StartGemm<Math::kF32>(a, variant, stream);
-    case Math::kTf32: return StartGemm<Math::kTf32>(a, variant, stream);
-    case Math::kTf32x3: return StartGemm<Math::kTf32x3>(a, variant, stream);
-    case Math::kBf16: return StartGemm<Math::kBf16>(a, variant, stream);
-    case Math::kF16: return StartGemm<Math::kF16>(a, variant, stream);
+  const int splits = partials == nullptr ? 1 : SplitsFor(device, math, a.rows, a.n, a.k, a.groups);
+  if (splits == 1) {
+    return StartTiles(math, a, {chunks ? TileFor(device, a.rows, a.n, a.groups) : 64, chunks}, stream);
   }
-  return {};
+  a.splits = splits;
+  GemmArgs parts = a;
+  const int64_t pitch = PartialPitch(a);
+  parts.epilogue = {.bias = a.epilogue.bias,
+                    .y = partials,
+                    .y_strides = {pitch * a.pixels.divisor, pitch, 1},
+                    .f32 = true,
+                    .quads = quads};
+  const Error error = StartTiles(math, parts, {64, chunks}, stream);
+  return error.ok() ? StartReduce(math, a, static_cast<const float*>(partials), stream) : error;
 }
 
 }  // namespace lamina::cuda

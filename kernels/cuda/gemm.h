@@ -41,8 +41,12 @@ std::string RefusesGemm(int64_t rows, int64_t n, int64_t k, int64_t groups);
 
 double PredictGemm(const Device& device, Math math, int64_t rows, int64_t n, int64_t k, int64_t groups);
 
-// Enqueues the product. `args` is complete but for `quads`, which follows from strides and pointers.
-Error LaunchGemm(const Device& device, Math math, GemmArgs args, void* stream);
+// Device memory that lets LaunchGemm share out k over blocks; 0 where tiles alone keep the device busy.
+size_t PartialBytes(const Device& device, Math math, const GemmArgs& args);
+
+// Enqueues the product. `args` is complete but for `quads` and `splits`, which follow from sizes, strides and pointers.
+// `partials`: PartialBytes, at a multiple of 16, or null.
+Error LaunchGemm(const Device& device, Math math, GemmArgs args, void* stream, void* partials = nullptr);
 
 // Of gemm_*.cu: tiles of 128 or 64, x in chunks or element by element.
 struct GemmVariant {
@@ -51,6 +55,10 @@ struct GemmVariant {
 };
 template <Math kMath>
 Error StartGemm(const GemmArgs& args, GemmVariant variant, void* stream);
+
+// Of gemm_reduce.cu: y from the sums of args.splits parts of k, f32 [splits, rows, PartialPitch].
+constexpr int64_t PartialPitch(const GemmArgs& a) { return RoundUp(int64_t{a.groups} * a.n, 4); }
+Error StartReduce(Math math, const GemmArgs& args, const float* partials, void* stream);
 
 // Of gemv.cu, for up to kGemvRows rows of 1x1 windows and one group. f32 stands for its TF32 forms too.
 inline constexpr int kGemvRows = 16;

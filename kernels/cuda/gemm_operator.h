@@ -30,16 +30,27 @@ class PortableProduct {
   static double Predict(const Device& device, Math math, const GemmArgs& a) {
     return PredictGemm(device, math, a.rows, a.n, a.k, a.groups);
   }
-  static Result<std::shared_ptr<const PortableProduct>> Make(const std::string&, const Device* device, Math math,
-                                                             const GemmArgs&) {
-    return std::make_shared<const PortableProduct>(device, math);
+  static Result<std::shared_ptr<const PortableProduct>> Make(const std::string& desc, const Device* device, Math math,
+                                                             const GemmArgs& args) {
+    const size_t bytes = PartialBytes(*device, math, args);
+    if (bytes == 0) return std::make_shared<const PortableProduct>(device, math, nullptr);
+    auto partials = DeviceMemory::Allocate(desc, bytes);
+    if (!partials.ok()) return partials.status();
+    return std::make_shared<const PortableProduct>(device, math, std::move(*partials));
   }
-  PortableProduct(const Device* device, Math math) : device_(device), math_(math) {}
-  Error Launch(const GemmArgs& args, void* stream) const { return LaunchGemm(*device_, math_, args, stream); }
+  PortableProduct(const Device* device, Math math, std::shared_ptr<const DeviceMemory> partials)
+      : device_(device), math_(math), partials_(std::move(partials)) {}
+  size_t scratch_bytes() const { return partials_ ? partials_->bytes() : 0; }
+  // `scratch`: scratch_bytes() on the device, or null.
+  Error Launch(const GemmArgs& args, std::byte* scratch, void* stream) const {
+    void* partials = scratch != nullptr || !partials_ ? scratch : partials_->as();
+    return LaunchGemm(*device_, math_, args, stream, scratch_bytes() > 0 ? partials : nullptr);
+  }
 
  private:
   const Device* device_;
   Math math_;
+  std::shared_ptr<const DeviceMemory> partials_;
 };
 
 template <class Op, class Product>
@@ -56,16 +67,17 @@ class GemmOperator final : public Kernel<Op> {
         product_(std::move(product)),
         args_(args) {}
 
-  Status Run(const typename Op::Tensors& t, std::byte*) const override {
+  Status Run(const typename Op::Tensors& t, std::byte* scratch) const override {
     if (Status s = ValidatePointers(desc_, {{"x", t.x}, {"y", t.y}, {"residual", t.residual}}); !s.ok()) return s;
     GemmArgs args = args_;
     args.x = t.x;
     args.epilogue.y = t.y;
     args.epilogue.residual = t.residual;
-    const Error error = product_->Launch(args, stream_);
+    const Error error = product_->Launch(args, scratch, stream_);
     return error.ok() ? Status() : DeviceStatus(ToString(desc_), "starting the kernel", error);
   }
 
+  size_t scratch_bytes() const override { return product_->scratch_bytes(); }
   size_t packed_bytes() const override { return weights_->bytes(); }
   Result<std::shared_ptr<const Kernel<Op>>> Reshape(const Desc& desc) const override {
     return Make(desc, device_, stream_, weights_);

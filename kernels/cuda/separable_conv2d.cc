@@ -175,9 +175,9 @@ class Unfused final : public Kernel<SeparableConv2d> {
     project.epilogue.y = t.y;
     depthwise.epilogue.residual = project.epilogue.residual = t.residual;
     Error error;
-    if (expand_) error = expand_->Launch(expand, stream_);
+    if (expand_) error = expand_->Launch(expand, nullptr, stream_);
     if (error.ok()) error = LaunchDepthwise(*device_, desc_.dtype, depthwise, stream_);
-    if (error.ok() && project_) error = project_->Launch(project, stream_);
+    if (error.ok() && project_) error = project_->Launch(project, nullptr, stream_);
     return error.ok() ? Status() : DeviceStatus(ToString(desc_), "starting a kernel", error);
   }
   size_t scratch_bytes() const override { return static_cast<size_t>(steps_.bytes); }

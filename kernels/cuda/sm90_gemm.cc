@@ -129,7 +129,7 @@ Error WgmmaProduct::MapX(const GemmArgs& args, TensorMap* map) const {
   return {};
 }
 
-Error WgmmaProduct::Launch(const GemmArgs& args, void* stream) const {
+Error WgmmaProduct::Launch(const GemmArgs& args, std::byte*, void* stream) const {
   if (!Aligned(args.x, 16)) return LaunchGemm(*device_, math_, args, stream);
   WgmmaGemmArgs a{.x = {}, .w = w_, .gemm = args, .matrix = IsMatrix(args)};
   if (const Error error = MapX(args, &a.x); !error.ok()) return error;

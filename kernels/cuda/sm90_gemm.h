@@ -28,7 +28,8 @@ class WgmmaProduct {
   static Result<std::shared_ptr<const WgmmaProduct>> Make(const std::string& desc, const Device* device, Math math,
                                                           const GemmArgs& args);
   // Enqueues the product; `args` has the pointers too. An x off TMA's alignment takes the portable kernel.
-  Error Launch(const GemmArgs& args, void* stream) const;
+  Error Launch(const GemmArgs& args, std::byte* scratch, void* stream) const;
+  size_t scratch_bytes() const { return 0; }
 
  private:
   WgmmaProduct() = default;

@@ -79,6 +79,22 @@ TEST_F(CudaContract, RunAllocatesNothingAndFreesWithTheLastCopy) {
   EXPECT_EQ(LiveAllocations(), before);
 }
 
+// Workspace of the operator's own where no scratch is given: the same bits.
+TEST_F(CudaContract, ScratchMayBeNull) {
+  const FullyConnectedDesc desc{.m = 33, .ic = 1024, .oc = 20, .bias = false};
+  std::vector<float> w(20 * 1024), x(33 * 1024), with(33 * 20), without(33 * 20);
+  for (size_t i = 0; i < w.size(); ++i) w[i] = static_cast<float>(i % 13) - 6.25f;
+  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 7) - 3.125f;
+  const auto op =
+      FullyConnected::Prepare(desc, {.w = w.data()}, {.backend = Backend::kCuda, .implementation = "implicit_gemm"});
+  ASSERT_TRUE(op.ok()) << op.status().message();
+  ASSERT_GT(op->scratch_bytes(), 0u);
+  const auto scratch = harness::GuardedScratch(op->scratch_bytes());
+  EXPECT_TRUE(op->Run({.x = x.data(), .y = with.data()}, scratch->data()).ok());
+  EXPECT_TRUE(op->Run({.x = x.data(), .y = without.data()}).ok());
+  EXPECT_EQ(with, without);
+}
+
 TEST_F(CudaContract, AFailedLaunchIsSaidAndLaterOnesWork) {
   const auto op = Prepare();
   ASSERT_TRUE(op.ok());

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <set>
 #include <tuple>
+#include <vector>
 
 #include "harness/conv2d.h"
 #include "harness/fully_connected.h"
@@ -22,6 +23,11 @@ namespace {
 constexpr DType kDTypes[] = {DType::kF32, DType::kBf16, DType::kF16};
 // f32 has three candidates: fused multiply-adds, 3 x TF32, TF32.
 int Candidates(DType dtype) { return dtype == DType::kF32 ? 3 : 1; }
+
+const void* Zeros(int64_t count) {
+  static const std::vector<float> zeros(1 << 20);
+  return count <= int64_t{1} << 20 ? zeros.data() : nullptr;
+}
 
 TEST(CudaCore, DividerIsExact) {
   for (const uint32_t divisor :
@@ -93,6 +99,48 @@ TEST(CudaCore, SwizzlesSpreadRowsOverTheBanks) {
   check(cuda::Swizzle64, 64);
   check(cuda::Swizzle128, 128);
   check(cuda::SwizzleWide<256>, 256);
+}
+
+TEST(CudaCore, SplitsShareOutEveryStepOnce) {
+  for (const int steps : {1, 7, 8, 16, 17, 36, 144, 1000}) {
+    for (const int tiles : {1, 2, 16, 60, 132, 264, 1000}) {
+      const int splits = cuda::SplitsOf(tiles, steps, 132);
+      EXPECT_TRUE(splits >= 1 && splits <= 16);
+      EXPECT_TRUE(splits == 1 || (splits * 8 <= steps && splits * tiles <= 264)) << steps << " " << tiles;
+      int next = 0;
+      for (int split = 0; split < splits; ++split) {
+        const cuda::StepRange range = cuda::StepsOf(steps, split, splits);
+        EXPECT_EQ(range.first, next);
+        EXPECT_LT(range.first, range.last);
+        next = range.last;
+      }
+      EXPECT_EQ(next, steps);
+    }
+  }
+}
+
+// Few tiles and many products to an output.
+TEST(CudaFullyConnected, SharesOutK) {
+  for (const DType dtype : kDTypes) {
+    for (const int64_t oc : {64, 37}) {
+      const FullyConnectedDesc d{.m = 33, .ic = 1048, .oc = oc, .activation = {ActivationKind::kRelu}, .dtype = dtype};
+      EXPECT_GT(FullyConnected::Prepare(d, {.w = Zeros(d.ic * d.oc), .bias = Zeros(d.oc)},
+                                        {.backend = Backend::kCuda, .implementation = "implicit_gemm"})
+                    ->scratch_bytes(),
+                0u);
+      ExpectEmulatedParity<FullyConnected>(d, Candidates(dtype));
+    }
+  }
+}
+
+TEST(CudaConv2d, SharesOutK) {
+  for (const DType dtype : kDTypes) {
+    Conv2dDesc d{.n = 2, .ih = 5, .iw = 6, .ic = 128, .oc = 36, .kh = 3, .kw = 3, .dtype = dtype};
+    d.pad_top = d.pad_left = 1, d.groups = 2, d.residual = Residual::kAfterActivation;
+    ExpectEmulatedParity<Conv2d>(d, Candidates(dtype));
+    d.layout = Layout::kNchw, d.groups = 1, d.oc = 34;
+    ExpectEmulatedParity<Conv2d>(d, Candidates(dtype));
+  }
 }
 
 TEST(CudaFullyConnected, AgreesWithTheReference) {

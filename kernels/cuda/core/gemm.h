@@ -59,6 +59,7 @@ struct GemmArgs {
   int n = 0, groups = 1;         // outputs of one group
   const void* w = nullptr;       // [groups, n_padded, k_padded], zeros beyond n and k
   int n_padded = 0, k_padded = 0;
+  int splits = 1;  // of k, over blocks: the sums of each go into y as if it had images of its own
   Epilogue epilogue = {};
   const int32_t* lengths = nullptr;  // [images]: rows of an image from this one on are not read and count as zeros
 };
@@ -84,6 +85,23 @@ LAMINA_HD Tile TileOf(uint32_t block, int m_tiles, int n_tiles) {
   const uint32_t left = m - band * kBand, height = left < kBand ? left : kBand;
   return {static_cast<int>(band * kBand + in_band % height), static_cast<int>(in_band / height),
           static_cast<int>(group)};
+}
+
+// Into how many parts k is split where its tiles would leave a device idle: two blocks to a multiprocessor, as long as
+// each part has eight steps. From the problem and the device alone, because it orders the sums.
+LAMINA_HD int SplitsOf(int64_t tiles, int64_t steps, int64_t multiprocessors) {
+  constexpr int64_t kLeastSteps = 8, kMostSplits = 16;
+  const int64_t wanted = tiles > 0 ? 2 * multiprocessors / tiles : 1, possible = steps / kLeastSteps;
+  const int64_t least = wanted < possible ? wanted : possible;
+  return static_cast<int>(least < 1 ? 1 : least < kMostSplits ? least : kMostSplits);
+}
+
+// The steps of part `split`: [first, last). In 32 bits: at most 2^26 steps in 16 parts.
+struct StepRange {
+  int first, last;
+};
+LAMINA_HD StepRange StepsOf(int steps, int split, int splits) {
+  return {steps * split / splits, steps * (split + 1) / splits};
 }
 
 // Where element k of a row of a lies: the tap and the channel, advanced step by step without a division.

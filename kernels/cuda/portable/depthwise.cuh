@@ -1,11 +1,9 @@
 // Depthwise convolution by fused multiply-adds, on any GPU: core/depthwise.h has the formula and the order of threads.
 //   DepthwiseWalk   k x k windows of one stride, dense, one output for an input channel, all in quads. A thread holds
-//   its
-//                   quad's weights and walks down kColumns columns of y: each row of x is read once and goes into the
-//                   sums of all the rows of y that see it, the oldest of which is then complete.
+//                   its quad's weights and walks down kColumns columns of y: each row of x is read once and goes into
+//                   the sums of all the rows of y that see it, the oldest of which is then complete.
 //   DepthwiseRow    larger windows of the kind: a thread has kColumns outputs of one row of y, and goes through the
-//   rows of
-//                   the window with one row of weights and of x in registers.
+//                   rows of the window with one row of weights and of x in registers.
 //   DepthwiseQuad   every other window, layout and multiplier: one pixel's quad at a time, taps outside x skipped.
 // Budget: 168 registers and three blocks to an SM (3 x 3), 255 and two (5 x 5), 128 and four (7 x 7); no shared memory.
 #ifndef LAMINA_KERNELS_CUDA_PORTABLE_DEPTHWISE_CUH_

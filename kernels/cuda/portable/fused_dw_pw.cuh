@@ -138,7 +138,7 @@ __global__ void __launch_bounds__(kFusedThreads, kBlocksPerSm<kMath>)
   const int steps = a.project.k_padded * static_cast<int>(sizeof(T)) / kStepBytes;
 
   for (int column = 0; column < a.project.n; column += kFusedN) {
-    WeightLoader<T, kFusedN, kFusedThreads> weights(a.project, 0, column, thread);
+    WeightLoader<T, kFusedN, kFusedThreads> weights(a.project, 0, column, 0, thread);
     int loaded = 0;
     const auto load_next = [&] {
       if (loaded < steps) weights.Load(a.project, ring + loaded++ % kFusedStages * kStageBytes);
@@ -166,7 +166,7 @@ __global__ void __launch_bounds__(kFusedThreads, kBlocksPerSm<kMath>)
     CopyAsyncWait<0>();
     __syncthreads();  // the ring becomes slabs, one a warp
     float* slab = reinterpret_cast<float*>(ring) + warp * (kSlabRows * kSlabPitch);
-    FinishWarpTile<T>(a.project, sums, slab, tile_row + a_row, column + b_row, 0, lane);
+    FinishWarpTile<T>(a.project, sums, slab, tile_row + a_row, column + b_row, 0, 0, lane);
     __syncthreads();  // and a ring again
   }
 }

@@ -1,6 +1,7 @@
 // The matrix product of core/gemm.h on any GPU from sm_80 on: convolution as implicit GEMM, fully connected, 1x1.
 //   A block computes kM x 128 (or 64) outputs with warps of 64 (or 32) x 32 (warp_tile.cuh). k goes through a ring of
-//   three stages of 64 bytes per row: while one is multiplied, the next two arrive.
+//   three stages of 64 bytes per row: while one is multiplied, the next two arrive. Where there are few tiles, blocks
+//   share out k, too, and gemm_reduce.cuh adds their sums up.
 //   kChunks: x comes by cp.async in 16-byte chunks of channels; needs channels and strides that are multiples of a
 //   chunk. Otherwise element by element, for any strides: the lanes of a warp then read neighbouring pixels, whose
 //   elements are neighbours in nchw, and nearly so for the few channels of a first layer.
@@ -53,9 +54,9 @@ LAMINA_HD bool IsRead(const GemmArgs& a, int row) {
 template <class T, int kM, int kThreads>
 class ChunkLoader {
  public:
-  __device__ __forceinline__ ChunkLoader(const GemmArgs& a, int tile_row, int thread)
+  __device__ __forceinline__ ChunkLoader(const GemmArgs& a, int tile_row, int first_k, int thread)
       : chunk_(thread % 4), first_(thread / 4) {
-    tap_.Advance(chunk_ * kElements, a.kw, a.channels);
+    tap_.Advance(first_k + chunk_ * kElements, a.kw, a.channels);
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
       const int row = tile_row + first_ + i * (kThreads / 4);
@@ -89,9 +90,9 @@ class ChunkLoader {
 template <class T, int kM, int kThreads>
 class ElementLoader {
  public:
-  __device__ __forceinline__ ElementLoader(const GemmArgs& a, int tile_row, int thread)
+  __device__ __forceinline__ ElementLoader(const GemmArgs& a, int tile_row, int first_k, int thread)
       : row_(thread % kM), phase_(thread / kM) {
-    tap_.Advance(phase_, a.kw, a.channels);
+    tap_.Advance(first_k + phase_, a.kw, a.channels);
     const int row = tile_row + row_;
     origin_ = OriginOf(a, row < a.rows ? row : 0);
     if (!IsRead(a, row)) origin_.h = INT32_MIN / 2;
@@ -126,10 +127,10 @@ class ElementLoader {
 template <class T, int kN, int kThreads>
 class WeightLoader {
  public:
-  __device__ __forceinline__ WeightLoader(const GemmArgs& a, int group, int tile_column, int thread)
+  __device__ __forceinline__ WeightLoader(const GemmArgs& a, int group, int tile_column, int first_k, int thread)
       : chunk_(thread % 4),
         first_(thread / 4),
-        w_(static_cast<const T*>(a.w) + (int64_t{group} * a.n_padded + tile_column + first_) * a.k_padded +
+        w_(static_cast<const T*>(a.w) + (int64_t{group} * a.n_padded + tile_column + first_) * a.k_padded + first_k +
            chunk_ * (kChunkBytes / static_cast<int>(sizeof(T)))) {}
   __device__ __forceinline__ void Load(const GemmArgs& a, unsigned char* tile) {
 #pragma unroll
@@ -146,12 +147,15 @@ class WeightLoader {
 };
 
 // A warp tile's sums become outputs, by way of the warp's own slab of shared memory: 16 rows, of which a lane reads
-// back four columns. The tile begins at `tile_row` and at `tile_column` of the group.
+// back four columns. The tile begins at `tile_row` and at `tile_column` of the group; `split` is its part of k.
 template <class T, class Sums>
 __device__ __forceinline__ void FinishWarpTile(const GemmArgs& a, const Sums& sums, float* slab, int tile_row,
-                                               int tile_column, int group, int lane) {
+                                               int tile_column, int group, int split, int lane) {
   const int column = tile_column + lane % 8 * 4;
-  const float4 bias = *reinterpret_cast<const float4*>(a.epilogue.bias + int64_t{group} * a.n_padded + column);
+  const int before = split == 0 ? 0 : split * (a.rows / static_cast<int>(a.pixels.divisor));  // images
+  const float4 bias = split == 0
+                          ? *reinterpret_cast<const float4*>(a.epilogue.bias + int64_t{group} * a.n_padded + column)
+                          : make_float4(0, 0, 0, 0);
 #pragma unroll 1
   for (int i = 0; i < Sums::kSlabs; ++i) {
     sums.StoreSlab(i, slab, lane);
@@ -162,7 +166,7 @@ __device__ __forceinline__ void FinishWarpTile(const GemmArgs& a, const Sums& su
       if (row < a.rows && column < a.n) {
         const float4 sum = *reinterpret_cast<const float4*>(slab + in_slab * kSlabPitch + lane % 8 * 4);
         const auto image = static_cast<int>(a.pixels.Quotient(static_cast<uint32_t>(row)));
-        FinishQuad<T>(a.epilogue, sum, bias, image, row - image * static_cast<int>(a.pixels.divisor),
+        FinishQuad<T>(a.epilogue, sum, bias, before + image, row - image * static_cast<int>(a.pixels.divisor),
                       int64_t{group} * a.n + column, a.n - column);
       }
     }
@@ -189,10 +193,13 @@ __global__ void __launch_bounds__(GemmShape<kM>::kThreads, kBlocksPerSm<kMath>)
   const Tile tile = TileOf(blockIdx.x, static_cast<int>(DivUp(a.rows, kM)), static_cast<int>(DivUp(a.n, kM)));
   const int tile_row = tile.m * kM, tile_column = tile.n * kM;
 
+  const auto split = static_cast<int>(blockIdx.y);
+  constexpr int kStepElements = kStepBytes / static_cast<int>(sizeof(T));
+  const StepRange range = StepsOf(a.k_padded / kStepElements, split, a.splits);
+  const int steps = range.last - range.first, first_k = range.first * kStepElements;
   const T* x = static_cast<const T*>(a.x) + int64_t{tile.group} * a.channels * a.x_channel;
-  Loader loader(a, tile_row, thread);
-  WeightLoader<T, kM, Shape::kThreads> weights(a, tile.group, tile_column, thread);
-  const int steps = a.k_padded * static_cast<int>(sizeof(T)) / kStepBytes;
+  Loader loader(a, tile_row, first_k, thread);
+  WeightLoader<T, kM, Shape::kThreads> weights(a, tile.group, tile_column, first_k, thread);
   int loaded = 0;
   const auto load_next = [&] {
     if (loaded < steps) {
@@ -220,7 +227,7 @@ __global__ void __launch_bounds__(GemmShape<kM>::kThreads, kBlocksPerSm<kMath>)
   __syncthreads();  // the stages become slabs, one a warp
 
   float* slab = reinterpret_cast<float*>(&shared) + warp * (kSlabRows * kSlabPitch);
-  FinishWarpTile<T>(a, sums, slab, tile_row + a_row, tile_column + b_row, tile.group, lane);
+  FinishWarpTile<T>(a, sums, slab, tile_row + a_row, tile_column + b_row, tile.group, split, lane);
 }
 
 }  // namespace lamina::cuda

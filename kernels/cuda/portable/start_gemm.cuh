@@ -13,7 +13,8 @@ Error StartGemm(const GemmArgs& args, GemmVariant variant, void* stream) {
   const auto start = [&]<int kM, bool kChunks>() {
     using Shape = GemmShape<kM>;
     const int64_t tiles = DivUp(args.rows, kM) * DivUp(args.n, kM) * args.groups;
-    return Launch(GemmKernel<kMath, kM, kChunks>, dim3{static_cast<unsigned>(tiles), 1, 1}, Shape::kThreads,
+    return Launch(GemmKernel<kMath, kM, kChunks>,
+                  dim3{static_cast<unsigned>(tiles), static_cast<unsigned>(args.splits), 1}, Shape::kThreads,
                   Shape::kSharedBytes, stream, args);
   };
   if (!variant.chunks) return start.template operator()<64, false>();
