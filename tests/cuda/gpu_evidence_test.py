@@ -64,6 +64,17 @@ class Table(unittest.TestCase):
         self.assertEqual(rows["f32"][6], 0.5)
         self.assertEqual(rows["tf32"][4:7], ("cuBLAS TF32", 1.0, 0.5))
 
+    def test_the_whole_table(self):
+        bench = {"case": "GEMM", "dtype": "f32", "desc": "", "us": 8.0, "floor_us": 1.0}
+        text = table.markdown({
+            "facts": {"card": "C", "cuda": "13", "torch": "2", "cudnn": "9"}, "date": "D", "library": "L", "parity": {
+                "conv2d f32": {"passed": 3, "failed": 1, "refused": 0}}, "failures": ["conv2d on x: wrong"],
+            "sanitize": [{"tool": "memcheck", "exit": 0}],
+            "benches": [{**bench, "contender": "cuda/implicit_gemm", "predicted_us": 7.0}, {**bench, "contender": "cuBLAS f32"}]})
+        for line in ("| GEMM | f32 | implicit_gemm | 8.0 | cuBLAS f32 | 8.0 | 1.00 | 12% |",
+                     "| GEMM | f32 | implicit_gemm 8.0 (7.0) |", "| conv2d f32 | 3 | 1 | 0 |", "conv2d on x: wrong"):
+            self.assertIn(line, text)
+
     def test_without_a_gpu_it_says_so(self):
         self.assertIn("Not yet run", table.markdown({"facts": None}))
 

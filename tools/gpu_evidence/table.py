@@ -40,6 +40,17 @@ def bench_rows(records):
                    peer and peer["us"] / best["us"], best["floor_us"] / best["us"])
 
 
+def candidate_rows(records):
+    """(case, dtype, "name us (predicted us), ...") of every case: how well predictions choose, and what fusing gains."""
+    cases = {}
+    for r in records:
+        if "us" in r and r["contender"].startswith("cuda/"):
+            cases.setdefault((r["case"], r["dtype"]), []).append(r)
+    for (case, dtype), found in cases.items():
+        found.sort(key=lambda r: r["us"])
+        yield case, dtype, ", ".join(f"{r['contender'][5:]} {r['us']:.1f} ({r['predicted_us']:.1f})" for r in found)
+
+
 def markdown(data):
     facts, out = data["facts"], []
     if facts is None:
@@ -50,10 +61,13 @@ def markdown(data):
     for case, dtype, name, us, peer, peer_us, ratio, share in bench_rows(data["benches"]):
         theirs = f"{peer} | {peer_us:.1f} | {ratio:.2f}" if peer else "- | - | -"
         out.append(f"| {case} | {dtype} | {name} | {us:.1f} | {theirs} | {share:.0%} |")
+    out += ["", "| problem | dtype | every candidate: us (predicted us) |", "| --- | --- | --- |"]
+    out += [f"| {case} | {dtype} | {times} |" for case, dtype, times in candidate_rows(data["benches"])]
     out += ["", "| parity | passed | failed | refused |", "| --- | --- | --- | --- |"]
     for name, count in data["parity"].items():
         out.append(f"| {name} | {count['passed']} | {count['failed']} | {count['refused']} |")
-    return "\n".join(out + [""] + data["failures"]) + "\n"
+    out += ["", *(f"compute-sanitizer: {r}" for r in data["sanitize"]), "", *data["failures"]]
+    return "\n".join(out) + "\n"
 
 
 def write(out: pathlib.Path):
