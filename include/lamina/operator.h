@@ -40,7 +40,8 @@ class LAMINA_API Operator {
   // is scratch_bytes() bytes at a multiple of 64, used until the call returns; null takes a per-thread arena that grows
   // on that thread's first call. Otherwise nothing is allocated.
   // On kCuda: device pointers, enqueued on the context's stream, no wait, nothing allocated; fit for a CUDA graph. Null
-  // scratch is then memory that the operator has had since Prepare: its Runs must follow each other on that stream.
+  // scratch is then memory that the operator has had since Prepare and shares with those that Reshape makes: their Runs
+  // must follow each other on that stream.
   Status Run(const Tensors& tensors, void* scratch = nullptr) const;
 
   const Desc& desc() const;

@@ -10,6 +10,7 @@
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/gemm_operator.h"
 #include "kernels/cuda/image.h"
+#include "kernels/cuda/workspace.h"
 #include "kernels/operators/additive_fold.h"
 #include "kernels/operators/backends.h"
 #include "kernels/operators/prepared_keys.h"
@@ -147,10 +148,11 @@ bool TakesQuads(const void* data, int64_t dim, int64_t stride, DType dtype) {
 class AdditiveAttentionKernel final : public Kernel<Op> {
  public:
   static Result<std::shared_ptr<const Kernel>> Make(const Desc& d, const Device* device, void* stream,
-                                                    std::shared_ptr<const Packed> packed) {
+                                                    std::shared_ptr<const Packed> packed,
+                                                    const DeviceWorkspace& known = nullptr) {
     const std::shared_ptr<AdditiveAttentionKernel> kernel(
         new AdditiveAttentionKernel(d, device, stream, std::move(packed)));
-    auto workspace = DeviceMemory::Allocate(ToString(d), kernel->layout_.bytes);
+    auto workspace = WorkspaceOf(ToString(d), kernel->layout_.bytes, known);
     if (!workspace.ok()) return workspace.status();
     kernel->workspace_ = std::move(*workspace);
     return std::shared_ptr<const Kernel>(kernel);
@@ -183,7 +185,7 @@ class AdditiveAttentionKernel final : public Kernel<Op> {
     return packed_->query_w->bytes() + packed_->key_w->bytes() + packed_->memory->bytes();
   }
   Result<std::shared_ptr<const Kernel>> Reshape(const Desc& desc) const override {
-    return Make(desc, device_, stream_, packed_);
+    return Make(desc, device_, stream_, packed_, workspace_);
   }
 
  private:
@@ -338,7 +340,7 @@ class AdditiveAttentionKernel final : public Kernel<Op> {
   Plan plan_;
   KeyLayout key_layout_;
   Layout layout_;
-  std::shared_ptr<const DeviceMemory> workspace_;
+  DeviceWorkspace workspace_;
 };
 
 Judgement Judge(const Desc& d, const Context& context) {

@@ -8,6 +8,7 @@
 
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/sm90_gemm.h"
+#include "kernels/cuda/workspace.h"
 #include "kernels/operators/candidate.h"
 
 namespace lamina::cuda {
@@ -30,27 +31,30 @@ class PortableProduct {
   static double Predict(const Device& device, Math math, const GemmArgs& a) {
     return PredictGemm(device, math, a.rows, a.n, a.k, a.groups);
   }
+  // `before`: the product that this one takes the place of, or null.
   static Result<std::shared_ptr<const PortableProduct>> Make(const std::string& desc, const Device* device, Math math,
-                                                             const GemmArgs& args) {
+                                                             const GemmArgs& args,
+                                                             const PortableProduct* before = nullptr) {
     const size_t bytes = PartialBytes(*device, math, args);
-    if (bytes == 0) return std::make_shared<const PortableProduct>(device, math, nullptr);
-    auto partials = DeviceMemory::Allocate(desc, bytes);
+    if (bytes == 0) return std::make_shared<const PortableProduct>(device, math, 0, nullptr);
+    auto partials = WorkspaceOf(desc, bytes, before != nullptr ? before->partials_ : nullptr);
     if (!partials.ok()) return partials.status();
-    return std::make_shared<const PortableProduct>(device, math, std::move(*partials));
+    return std::make_shared<const PortableProduct>(device, math, bytes, std::move(*partials));
   }
-  PortableProduct(const Device* device, Math math, std::shared_ptr<const DeviceMemory> partials)
-      : device_(device), math_(math), partials_(std::move(partials)) {}
-  size_t scratch_bytes() const { return partials_ ? partials_->bytes() : 0; }
+  PortableProduct(const Device* device, Math math, size_t partial_bytes, DeviceWorkspace partials)
+      : device_(device), math_(math), partial_bytes_(partial_bytes), partials_(std::move(partials)) {}
+  size_t scratch_bytes() const { return partial_bytes_; }
   // `scratch`: scratch_bytes() on the device, or null.
   Error Launch(const GemmArgs& args, std::byte* scratch, void* stream) const {
-    void* partials = scratch != nullptr || !partials_ ? scratch : partials_->as();
-    return LaunchGemm(*device_, math_, args, stream, scratch_bytes() > 0 ? partials : nullptr);
+    void* own = partials_ != nullptr ? partials_->as() : nullptr;
+    return LaunchGemm(*device_, math_, args, stream, own != nullptr && scratch != nullptr ? scratch : own);
   }
 
  private:
   const Device* device_;
   Math math_;
-  std::shared_ptr<const DeviceMemory> partials_;
+  size_t partial_bytes_;
+  DeviceWorkspace partials_;
 };
 
 template <class Op, class Product>
@@ -80,7 +84,7 @@ class GemmOperator final : public Kernel<Op> {
   size_t scratch_bytes() const override { return product_->scratch_bytes(); }
   size_t packed_bytes() const override { return weights_->bytes(); }
   Result<std::shared_ptr<const Kernel<Op>>> Reshape(const Desc& desc) const override {
-    return Make(desc, device_, stream_, weights_);
+    return Make(desc, device_, stream_, weights_, product_.get());
   }
 
   // kF32 stands for the products of the dtype itself, the others for f32 in TF32.
@@ -113,10 +117,11 @@ class GemmOperator final : public Kernel<Op> {
     return kMath == Math::kF32 ? NativeMath(d.dtype) : kMath;
   }
   static Result<std::shared_ptr<const Kernel<Op>>> Make(const Desc& d, const Device* device, void* stream,
-                                                        std::shared_ptr<const GemmWeights> weights) {
+                                                        std::shared_ptr<const GemmWeights> weights,
+                                                        const Product* before = nullptr) {
     GemmArgs args = GemmTraits<Op>::Shape(d);
     weights->Describe(args);
-    auto product = Product::Make(ToString(d), device, weights->math(), args);
+    auto product = Product::Make(ToString(d), device, weights->math(), args, before);
     if (!product.ok()) return product.status();
     return std::shared_ptr<const Kernel<Op>>(
         std::make_shared<GemmOperator>(d, device, stream, std::move(weights), std::move(*product), args));

@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/workspace.h"
 #include "kernels/operators/backends.h"
 
 namespace lamina::cuda {
@@ -56,9 +57,10 @@ class AttentionOperator final : public Kernel<MultiHeadAttention> {
  public:
   static Result<std::shared_ptr<const Kernel<MultiHeadAttention>>> Make(AttentionForm form, const Desc& d,
                                                                         const Device* device, void* stream,
-                                                                        const LayerWeights& weights) {
+                                                                        const LayerWeights& weights,
+                                                                        const DeviceWorkspace& known = nullptr) {
     auto made = std::make_shared<AttentionOperator>(form, d, device, stream, weights);
-    auto own = DeviceMemory::Allocate(ToString(d), made->scratch_bytes());
+    auto own = WorkspaceOf(ToString(d), made->scratch_bytes(), known);
     if (!own.ok()) return own.status();
     made->own_ = *own;
     return std::shared_ptr<const Kernel<MultiHeadAttention>>(made);
@@ -76,7 +78,7 @@ class AttentionOperator final : public Kernel<MultiHeadAttention> {
   size_t scratch_bytes() const override { return static_cast<size_t>(workspace_.bytes); }
   size_t packed_bytes() const override { return weights_.bytes(); }
   Result<std::shared_ptr<const Kernel<MultiHeadAttention>>> Reshape(const Desc& d) const override {
-    return Make(form_, d, device_, stream_, weights_);
+    return Make(form_, d, device_, stream_, weights_, own_);
   }
 
   Status Run(const Tensors& t, std::byte* scratch) const override {
@@ -197,7 +199,7 @@ class AttentionOperator final : public Kernel<MultiHeadAttention> {
   LayerWeights weights_;
   Attention attention_;
   Workspace workspace_;
-  std::shared_ptr<const DeviceMemory> own_;  // for calls without scratch
+  DeviceWorkspace own_;  // for calls without scratch
 };
 
 // Rows, outputs and inputs of the four products.

@@ -8,6 +8,7 @@
 #include "kernels/cuda/fused_dw_pw.h"
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/gemm_operator.h"
+#include "kernels/cuda/workspace.h"
 #include "kernels/operators/backends.h"
 
 namespace lamina::cuda {
@@ -135,21 +136,24 @@ std::string Refuses(const Desc& d) {
 template <class Product>
 class Unfused final : public Kernel<SeparableConv2d> {
  public:
-  static Prepared Make(const Desc& d, Math math, const Device* device, void* stream, const Weights& weights) {
+  // `before`: the operator that is being reshaped, or null.
+  static Prepared Make(const Desc& d, Math math, const Device* device, void* stream, const Weights& weights,
+                       const Unfused* before = nullptr) {
     auto made = std::make_shared<Unfused>(d, math, device, stream, weights);
     Status status;
-    const auto make = [&](const GemmArgs& args, std::shared_ptr<const Product>& product) {
-      auto result = Product::Make(ToString(d), device, math, args);
+    const auto make = [&](const GemmArgs& args, std::shared_ptr<const Product> Unfused::*step) {
+      std::shared_ptr<const Product>& product = (*made).*step;
+      auto result = Product::Make(ToString(d), device, math, args, before ? (before->*step).get() : nullptr);
       if (result.ok()) {
         product = *result;
       } else {
         status = result.status();
       }
     };
-    if (weights.expand) make(made->steps_.expand, made->expand_);
-    if (weights.project && status.ok()) make(made->steps_.project, made->project_);
+    if (weights.expand) make(made->steps_.expand, &Unfused::expand_);
+    if (weights.project && status.ok()) make(made->steps_.project, &Unfused::project_);
     if (!status.ok()) return status;
-    auto own = DeviceMemory::Allocate(ToString(d), made->scratch_bytes());
+    auto own = WorkspaceOf(ToString(d), made->scratch_bytes(), before ? before->own_ : nullptr);
     if (!own.ok()) return own.status();
     made->own_ = *own;
     return std::shared_ptr<const Kernel<SeparableConv2d>>(made);
@@ -182,7 +186,7 @@ class Unfused final : public Kernel<SeparableConv2d> {
   }
   size_t scratch_bytes() const override { return static_cast<size_t>(steps_.bytes); }
   size_t packed_bytes() const override { return weights_.bytes(); }
-  Prepared Reshape(const Desc& d) const override { return Make(d, math_, device_, stream_, weights_); }
+  Prepared Reshape(const Desc& d) const override { return Make(d, math_, device_, stream_, weights_, this); }
 
   static Judgement Judge(const Desc& d, Math math, const Device& device) {
     if (d.fusion == Fusion::kAlways) return Refused("fusion=always: this goes step by step");
@@ -206,7 +210,7 @@ class Unfused final : public Kernel<SeparableConv2d> {
   Weights weights_;
   Steps steps_;
   std::shared_ptr<const Product> expand_, project_;  // null where the order has no such step
-  std::shared_ptr<const DeviceMemory> own_;          // of callers that bring no scratch
+  DeviceWorkspace own_;                              // of callers that bring no scratch
 };
 
 class FusedDwPwOperator final : public Kernel<SeparableConv2d> {

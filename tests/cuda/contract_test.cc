@@ -5,8 +5,10 @@
 #include <string>
 #include <vector>
 
+#include "harness/additive_attention.h"
 #include "harness/conv2d.h"
 #include "harness/fully_connected.h"
+#include "harness/multi_head_attention.h"
 #include "kernels/cuda/emulator/runtime.h"
 #include "lamina/version.h"
 #include "tests/cuda/emulated.h"
@@ -93,6 +95,46 @@ TEST_F(CudaContract, ScratchMayBeNull) {
   EXPECT_TRUE(op->Run({.x = x.data(), .y = with.data()}, scratch->data()).ok());
   EXPECT_TRUE(op->Run({.x = x.data(), .y = without.data()}).ok());
   EXPECT_EQ(with, without);
+}
+
+// Reshape to what its workspace holds asks the device for no memory.
+TEST_F(CudaContract, ReshapeSharesWorkspace) {
+  const auto smaller = [](const auto& op, auto desc) {
+    TheFaults().allocations_left = 0;
+    const auto reshaped = op->Reshape(desc);
+    TheFaults() = {};
+    EXPECT_TRUE(reshaped.ok()) << reshaped.status().message();
+    desc.batch = 3;
+    TheFaults().allocations_left = 0;
+    EXPECT_EQ(op->Reshape(desc).status().code(), StatusCode::kOutOfMemory);
+    TheFaults() = {};
+    EXPECT_TRUE(op->Reshape(desc).ok());
+  };
+  const std::vector<float> w(64 * 64, 0.5f);
+  AdditiveAttentionDesc additive{.batch = 2, .queries = 70, .keys = 90, .query_dim = 8, .key_dim = 8, .units = 64};
+  const auto attention =
+      AdditiveAttention::Prepare(additive, {.query_w = w.data(), .key_w = w.data(), .v = w.data()}, {Backend::kCuda});
+  ASSERT_TRUE(attention.ok()) << attention.status().message();
+  additive.batch = 1;
+  smaller(attention, additive);
+  MultiHeadAttentionDesc decode{.batch = 2, .num_heads = 2, .seqlen_q = 1, .seqlen_kv = 2048, .head_dim = 64};
+  const auto heads = MultiHeadAttention::Prepare(decode, {}, {.backend = Backend::kCuda, .implementation = "split_kv"});
+  ASSERT_TRUE(heads.ok()) << heads.status().message();
+  decode.batch = 1;
+  smaller(heads, decode);
+
+  // With few tiles of output, k is shared out, and the parts' sums need memory.
+  FullyConnectedDesc layer{.m = 64, .ic = 4096, .oc = 64, .bias = false};
+  const std::vector<float> matrix(64 * 4096, 0.5f);
+  const auto op = FullyConnected::Prepare(layer, {.w = matrix.data()},
+                                          {.backend = Backend::kCuda, .implementation = "implicit_gemm"});
+  ASSERT_TRUE(op.ok());
+  ASSERT_GT(op->scratch_bytes(), 0u);
+  layer.m = 40;
+  TheFaults().allocations_left = 0;
+  const auto reshaped = op->Reshape(layer);
+  ASSERT_TRUE(reshaped.ok()) << reshaped.status().message();
+  EXPECT_LT(reshaped->scratch_bytes(), op->scratch_bytes());
 }
 
 TEST_F(CudaContract, AFailedLaunchIsSaidAndLaterOnesWork) {
