@@ -159,7 +159,7 @@ class AdditiveAttentionKernel final : public Kernel<Op> {
   }
 
   Status Run(const AdditiveAttentionTensors& t, std::byte* scratch) const override {
-    if (scratch == nullptr) scratch = workspace_->as<std::byte>();
+    scratch = MemoryOf(scratch, workspace_);
     if (Status s = Validate(t); !s.ok()) return s;
     const auto* keys = static_cast<const std::byte*>(t.prepared_keys);
     if (keys == nullptr) {

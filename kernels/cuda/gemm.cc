@@ -145,7 +145,7 @@ double PredictGemm(const Device& device, Math math, int64_t rows, int64_t n, int
 size_t PartialBytes(const Device& device, Math math, const GemmArgs& a) {
   if (a.rows == 0 || IsGemv(a)) return 0;
   const int splits = SplitsFor(device, math, a.rows, a.n, a.k, a.groups);
-  return splits == 1 ? 0 : static_cast<size_t>(splits * a.rows * PartialPitch(a)) * sizeof(float);
+  return splits == 1 ? 0 : static_cast<size_t>(int64_t{splits} * a.rows * PartialPitch(a)) * sizeof(float);
 }
 
 Error LaunchGemm(const Device& device, Math math, GemmArgs a, void* stream, void* partials) {

@@ -31,30 +31,22 @@ class PortableProduct {
   static double Predict(const Device& device, Math math, const GemmArgs& a) {
     return PredictGemm(device, math, a.rows, a.n, a.k, a.groups);
   }
-  // `before`: the product that this one takes the place of, or null.
-  static Result<std::shared_ptr<const PortableProduct>> Make(const std::string& desc, const Device* device, Math math,
-                                                             const GemmArgs& args,
-                                                             const PortableProduct* before = nullptr) {
-    const size_t bytes = PartialBytes(*device, math, args);
-    if (bytes == 0) return std::make_shared<const PortableProduct>(device, math, 0, nullptr);
-    auto partials = WorkspaceOf(desc, bytes, before != nullptr ? before->partials_ : nullptr);
-    if (!partials.ok()) return partials.status();
-    return std::make_shared<const PortableProduct>(device, math, bytes, std::move(*partials));
+  static Result<std::shared_ptr<const PortableProduct>> Make(const std::string&, const Device* device, Math math,
+                                                             const GemmArgs& args) {
+    return std::make_shared<const PortableProduct>(device, math, PartialBytes(*device, math, args));
   }
-  PortableProduct(const Device* device, Math math, size_t partial_bytes, DeviceWorkspace partials)
-      : device_(device), math_(math), partial_bytes_(partial_bytes), partials_(std::move(partials)) {}
-  size_t scratch_bytes() const { return partial_bytes_; }
-  // `scratch`: scratch_bytes() on the device, or null.
+  PortableProduct(const Device* device, Math math, size_t scratch_bytes)
+      : device_(device), math_(math), scratch_bytes_(scratch_bytes) {}
+  size_t scratch_bytes() const { return scratch_bytes_; }
+  // `scratch`: scratch_bytes() on the device.
   Error Launch(const GemmArgs& args, std::byte* scratch, void* stream) const {
-    void* own = partials_ != nullptr ? partials_->as() : nullptr;
-    return LaunchGemm(*device_, math_, args, stream, own != nullptr && scratch != nullptr ? scratch : own);
+    return LaunchGemm(*device_, math_, args, stream, scratch_bytes_ > 0 ? scratch : nullptr);
   }
 
  private:
   const Device* device_;
   Math math_;
-  size_t partial_bytes_;
-  DeviceWorkspace partials_;
+  size_t scratch_bytes_;
 };
 
 template <class Op, class Product>
@@ -63,28 +55,32 @@ class GemmOperator final : public Kernel<Op> {
   using Desc = typename Op::Desc;
 
   GemmOperator(const Desc& desc, const Device* device, void* stream, std::shared_ptr<const GemmWeights> weights,
-               std::shared_ptr<const Product> product, const GemmArgs& args)
+               std::shared_ptr<const Product> product, const GemmArgs& args, DeviceWorkspace own)
       : desc_(desc),
         device_(device),
         stream_(stream),
         weights_(std::move(weights)),
         product_(std::move(product)),
-        args_(args) {}
+        args_(args),
+        own_(std::move(own)) {}
 
   Status Run(const typename Op::Tensors& t, std::byte* scratch) const override {
-    if (Status s = ValidatePointers(desc_, {{"x", t.x}, {"y", t.y}, {"residual", t.residual}}); !s.ok()) return s;
+    if (Status s = ValidatePointers(desc_, {{"x", t.x}, {"y", t.y}, {"residual", t.residual}, {"scratch", scratch}});
+        !s.ok()) {
+      return s;
+    }
     GemmArgs args = args_;
     args.x = t.x;
     args.epilogue.y = t.y;
     args.epilogue.residual = t.residual;
-    const Error error = product_->Launch(args, scratch, stream_);
+    const Error error = product_->Launch(args, MemoryOf(scratch, own_), stream_);
     return error.ok() ? Status() : DeviceStatus(ToString(desc_), "starting the kernel", error);
   }
 
   size_t scratch_bytes() const override { return product_->scratch_bytes(); }
   size_t packed_bytes() const override { return weights_->bytes(); }
   Result<std::shared_ptr<const Kernel<Op>>> Reshape(const Desc& desc) const override {
-    return Make(desc, device_, stream_, weights_, product_.get());
+    return Make(desc, device_, stream_, weights_, own_);
   }
 
   // kF32 stands for the products of the dtype itself, the others for f32 in TF32.
@@ -118,13 +114,15 @@ class GemmOperator final : public Kernel<Op> {
   }
   static Result<std::shared_ptr<const Kernel<Op>>> Make(const Desc& d, const Device* device, void* stream,
                                                         std::shared_ptr<const GemmWeights> weights,
-                                                        const Product* before = nullptr) {
+                                                        const DeviceWorkspace& known = nullptr) {
     GemmArgs args = GemmTraits<Op>::Shape(d);
     weights->Describe(args);
-    auto product = Product::Make(ToString(d), device, weights->math(), args, before);
+    auto product = Product::Make(ToString(d), device, weights->math(), args);
     if (!product.ok()) return product.status();
-    return std::shared_ptr<const Kernel<Op>>(
-        std::make_shared<GemmOperator>(d, device, stream, std::move(weights), std::move(*product), args));
+    auto own = WorkspaceOf(ToString(d), (*product)->scratch_bytes(), known);
+    if (!own.ok()) return own.status();
+    return std::shared_ptr<const Kernel<Op>>(std::make_shared<GemmOperator>(
+        d, device, stream, std::move(weights), std::move(*product), args, std::move(*own)));
   }
 
   Desc desc_;
@@ -133,6 +131,7 @@ class GemmOperator final : public Kernel<Op> {
   std::shared_ptr<const GemmWeights> weights_;
   std::shared_ptr<const Product> product_;
   GemmArgs args_;
+  DeviceWorkspace own_;  // for calls without scratch
 };
 
 template <class Op, class Product, Math kMath>

@@ -85,7 +85,7 @@ class AttentionOperator final : public Kernel<MultiHeadAttention> {
     if (Validates()) {
       if (Status s = Check(t); !s.ok()) return s;
     }
-    std::byte* memory = scratch != nullptr ? scratch : own_->as<std::byte>();
+    std::byte* memory = MemoryOf(scratch, own_);
     const Error error = desc_.projections ? RunLayer(t, memory) : RunPlain(t, memory);
     return error.ok() ? Status() : DeviceStatus(ToString(desc_), "starting the kernel", error);
   }

@@ -2,6 +2,7 @@
 //   unfused      step by step, through nhwc images in the operator's dtype in device memory; every order and shape
 //   fused_dw_pw  depthwise and project in one kernel (core/fused_dw_pw.h)
 // each with the products that f32 has: fused multiply-adds, 3 x TF32 and TF32; step by step with Hopper's, too.
+#include <algorithm>
 #include <utility>
 
 #include "kernels/cuda/depthwise.h"
@@ -136,24 +137,22 @@ std::string Refuses(const Desc& d) {
 template <class Product>
 class Unfused final : public Kernel<SeparableConv2d> {
  public:
-  // `before`: the operator that is being reshaped, or null.
   static Prepared Make(const Desc& d, Math math, const Device* device, void* stream, const Weights& weights,
-                       const Unfused* before = nullptr) {
+                       const DeviceWorkspace& known = nullptr) {
     auto made = std::make_shared<Unfused>(d, math, device, stream, weights);
     Status status;
-    const auto make = [&](const GemmArgs& args, std::shared_ptr<const Product> Unfused::*step) {
-      std::shared_ptr<const Product>& product = (*made).*step;
-      auto result = Product::Make(ToString(d), device, math, args, before ? (before->*step).get() : nullptr);
+    const auto make = [&](const GemmArgs& args, std::shared_ptr<const Product>& product) {
+      auto result = Product::Make(ToString(d), device, math, args);
       if (result.ok()) {
         product = *result;
       } else {
         status = result.status();
       }
     };
-    if (weights.expand) make(made->steps_.expand, &Unfused::expand_);
-    if (weights.project && status.ok()) make(made->steps_.project, &Unfused::project_);
+    if (weights.expand) make(made->steps_.expand, made->expand_);
+    if (weights.project && status.ok()) make(made->steps_.project, made->project_);
     if (!status.ok()) return status;
-    auto own = WorkspaceOf(ToString(d), made->scratch_bytes(), before ? before->own_ : nullptr);
+    auto own = WorkspaceOf(ToString(d), made->scratch_bytes(), known);
     if (!own.ok()) return own.status();
     made->own_ = *own;
     return std::shared_ptr<const Kernel<SeparableConv2d>>(made);
@@ -168,7 +167,7 @@ class Unfused final : public Kernel<SeparableConv2d> {
         !s.ok()) {
       return s;
     }
-    std::byte* const memory = scratch != nullptr ? scratch : own_->as<std::byte>();
+    std::byte* const memory = MemoryOf(scratch, own_);
     GemmArgs expand = steps_.expand, project = steps_.project;
     DepthwiseArgs depthwise = steps_.depthwise;
     expand.x = t.x;
@@ -179,14 +178,18 @@ class Unfused final : public Kernel<SeparableConv2d> {
     project.epilogue.y = t.y;
     depthwise.epilogue.residual = project.epilogue.residual = t.residual;
     Error error;
-    if (expand_) error = expand_->Launch(expand, nullptr, stream_);
+    if (expand_) error = expand_->Launch(expand, memory + steps_.bytes, stream_);
     if (error.ok()) error = LaunchDepthwise(*device_, desc_.dtype, depthwise, stream_);
-    if (error.ok() && project_) error = project_->Launch(project, nullptr, stream_);
+    if (error.ok() && project_) error = project_->Launch(project, memory + steps_.bytes, stream_);
     return error.ok() ? Status() : DeviceStatus(ToString(desc_), "starting a kernel", error);
   }
-  size_t scratch_bytes() const override { return static_cast<size_t>(steps_.bytes); }
+  // What lies between the steps, then what either product needs: they run one after the other.
+  size_t scratch_bytes() const override {
+    const size_t expand = expand_ ? expand_->scratch_bytes() : 0, project = project_ ? project_->scratch_bytes() : 0;
+    return static_cast<size_t>(steps_.bytes) + std::max(expand, project);
+  }
   size_t packed_bytes() const override { return weights_.bytes(); }
-  Prepared Reshape(const Desc& d) const override { return Make(d, math_, device_, stream_, weights_, this); }
+  Prepared Reshape(const Desc& d) const override { return Make(d, math_, device_, stream_, weights_, own_); }
 
   static Judgement Judge(const Desc& d, Math math, const Device& device) {
     if (d.fusion == Fusion::kAlways) return Refused("fusion=always: this goes step by step");

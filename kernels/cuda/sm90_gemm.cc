@@ -106,7 +106,7 @@ double WgmmaProduct::Predict(const Device& device, Math math, const GemmArgs& a)
 }
 
 Result<std::shared_ptr<const WgmmaProduct>> WgmmaProduct::Make(const std::string& desc, const Device* device, Math math,
-                                                               const GemmArgs& args, const WgmmaProduct*) {
+                                                               const GemmArgs& args) {
   const std::shared_ptr<WgmmaProduct> product(new WgmmaProduct);
   product->device_ = device;
   product->math_ = math;

@@ -24,10 +24,9 @@ class WgmmaProduct {
   // `args` has the sizes and strides, pointers may be null: "" or why this kernel does not take them.
   static std::string Refuses(const Device& device, Math math, const GemmArgs& args);
   static double Predict(const Device& device, Math math, const GemmArgs& args);
-  // `args` has the weights; `desc` begins the sentence of a refusal; `before` is the product that this one takes the
-  // place of, or null.
+  // `args` has the weights; `desc` begins the sentence of a refusal.
   static Result<std::shared_ptr<const WgmmaProduct>> Make(const std::string& desc, const Device* device, Math math,
-                                                          const GemmArgs& args, const WgmmaProduct* before = nullptr);
+                                                          const GemmArgs& args);
   // Enqueues the product; `args` has the pointers too. An x off TMA's alignment takes the portable kernel.
   Error Launch(const GemmArgs& args, std::byte* scratch, void* stream) const;
   size_t scratch_bytes() const { return 0; }
