@@ -59,47 +59,38 @@ pip_install() {
     "$environment/bin/pip" install -q --disable-pip-version-check "$@" >&2
 }
 
-# oneDNN for the tests. Without it they go on, and count it as skipped.
-onednn() {
-  [[ -e .venv/lib/cmake/dnnl ]] || pip_install onednn-cpu-gomp==2023.2.0 onednn-devel-cpu-gomp==2023.2.0 ||
-    say "oneDNN could not be installed: the tests that compare with it will be skipped"
-}
-
-# NumPy for the test of tools/gpu_evidence.
-numpy() {
-  compgen -G ".venv/lib/python3*/site-packages/numpy" > /dev/null || pip_install numpy ||
-    say "NumPy could not be installed: the test of tools/gpu_evidence will be skipped"
-}
-
-# The disassembler with which a test reads the CUDA kernels' machine code, where they are built at all.
-cuda_disassembler() {
-  [[ -x $(command -v nvcc || echo /usr/local/cuda/bin/nvcc) ]] || return 0
-  compgen -G ".venv/lib/python3*/site-packages/nvidia/cu13/bin/cuobjdump" > /dev/null ||
-    pip_install nvidia-cuda-cuobjdump==13.5.37 nvidia-cuda-nvdisasm==13.5.37 ||
-    say "cuobjdump could not be installed: the test that reads machine code will be skipped"
-}
-
-# peer MODULE PACKAGE...: installs packages unless the module is there. A peer that cannot be installed is reported as absent.
-peer() {
+# package MODULE PACKAGE...: installs packages unless the module is there. What needs one that cannot be had is left out.
+package() {
   local module=$1
   shift
   compgen -G "$environment/lib/python3*/site-packages/$module" > /dev/null || pip_install "$@" ||
     say "$* could not be installed: the run goes on without"
 }
 
+onednn=(../../cmake/dnnl onednn-cpu-gomp==2023.2.0 onednn-devel-cpu-gomp==2023.2.0)
+
+# What the tests have from PyPI, in .venv: oneDNN, the second oracle; NumPy, for the test of tools/gpu_evidence; and, where
+# CUDA kernels are built at all, the disassembler with which their machine code is read. Tests that lack one are skipped.
+test_tools() {
+  package "${onednn[@]}"
+  package numpy numpy
+  [[ ! -x $(command -v nvcc || echo /usr/local/cuda/bin/nvcc) ]] ||
+    package nvidia/cu13/bin/cuobjdump nvidia-cuda-cuobjdump==13.5.37 nvidia-cuda-nvdisasm==13.5.37
+}
+
 # The peers and their programs, in build/peers.
 peers() {
   environment=build/peers/venv
   mkdir -p build/peers
-  peer numpy numpy && peer onnx onnx && peer matplotlib matplotlib
-  peer ../../cmake/dnnl onednn-cpu-gomp==2023.2.0 onednn-devel-cpu-gomp==2023.2.0
-  peer onnxruntime onnxruntime
-  peer openvino openvino
-  peer ncnn ncnn
-  peer MNN MNN
+  package numpy numpy && package onnx onnx && package matplotlib matplotlib
+  package "${onednn[@]}"
+  package onnxruntime onnxruntime
+  package openvino openvino
+  package ncnn ncnn
+  package MNN MNN
   # PyTorch's own dependencies bring gigabytes for GPUs; these are what it needs on a CPU.
-  peer sympy filelock fsspec jinja2 networkx sympy typing-extensions
-  peer torch --no-deps torch
+  package sympy filelock fsspec jinja2 networkx sympy typing-extensions
+  package torch --no-deps torch
   "$environment/bin/python" bench/peers/torch_without_cuda.py "$environment"/lib/python3*/site-packages ||
     say "PyTorch cannot do without its GPU libraries here: the run goes on without"
   say "building the peers' programs (in build/peers/programs)"
@@ -190,9 +181,7 @@ case "${1-help}" in
   test)
     shift
     need "${build_packages[@]}" "${test_packages[@]}"
-    onednn
-    numpy
-    cuda_disassembler
+    test_tools
     build ON
     say "testing"
     ctest --test-dir build/release --output-on-failure --schedule-random -j "$(nproc)" "$@"

@@ -37,8 +37,6 @@ Status UseGpu() {
   return {};
 }
 
-bool GpuInUse() { return in_use; }
-
 Status WaitForGpu() {
   if (!in_use) return {};
   return Checked(cudaDeviceSynchronize(), "waiting for the GPU");
@@ -57,7 +55,6 @@ void UnregisterPages(void* pages) {
 }
 #else
 Status UseGpu() { return {StatusCode::kNotBuilt, "this build has no CUDA"}; }
-bool GpuInUse() { return false; }
 Status WaitForGpu() { return {}; }
 void RegisterPages(void*, size_t) {}
 void UnregisterPages(void*) {}

@@ -12,7 +12,6 @@ namespace lamina::harness {
 // From now on what Guarded allocates is for the GPU too. Refused where there is none, or none that reads such memory by
 // the host's addresses.
 Status UseGpu();
-bool GpuInUse();
 
 // Waits for all that was enqueued.
 Status WaitForGpu();
