@@ -8,7 +8,6 @@
 #include "kernels/cuda/core/cost.h"
 #include "kernels/cuda/core/element.h"
 #include "kernels/cuda/gemm.h"
-#include "kernels/cuda/gemm_operator.h"
 #include "kernels/cuda/image.h"
 #include "kernels/cuda/workspace.h"
 #include "kernels/operators/additive_fold.h"
@@ -22,14 +21,6 @@ using Op = AdditiveAttention::Base;
 using Desc = AdditiveAttentionDesc;
 
 int64_t StrideOf(int64_t asked, int64_t dense) { return asked ? asked : dense; }
-
-double LoadElement(const void* data, DType dtype, size_t i) {
-  switch (dtype) {
-    case DType::kBf16: return Widen(static_cast<const Bf16*>(data)[i]);
-    case DType::kF16: return Widen(static_cast<const F16*>(data)[i]);
-    default: return static_cast<const float*>(data)[i];
-  }
-}
 
 // Shared by all operators that Reshape makes.
 struct Packed {
@@ -69,8 +60,8 @@ Result<std::shared_ptr<const Packed>> Pack(const Desc& d, const AdditiveAttentio
   const auto count = static_cast<size_t>(d.units), stride = static_cast<size_t>(RoundUp(d.units, kUnitChunk));
   packed->unit_stride = static_cast<int>(stride);
   std::vector<double> v(count);
-  for (size_t u = 0; u < count; ++u) v[u] = LoadElement(w.v, d.dtype, u);
-  const double g = d.normalized ? LoadElement(w.g, d.dtype, 0) : 1.0;
+  for (size_t u = 0; u < count; ++u) v[u] = LoadElement(w.v, d.dtype, static_cast<int64_t>(u));
+  const double g = d.normalized ? LoadElement(w.g, d.dtype, 0) : 1.0f;
   additive::Normalize(d.normalized ? &g : nullptr, count, v.data());
   std::vector<float> vectors(3 * stride), sign(stride);
   additive::Fold fold{vectors.data(), vectors.data() + stride, vectors.data() + 2 * stride, sign.data(), 1, 0};
@@ -205,19 +196,13 @@ class AdditiveAttentionKernel final : public Kernel<Op> {
   // y[row, :] = w x[row] + bias in f32, for `images` times `rows` rows of which those behind a length count as zeros.
   Error Project(const GemmWeights& w, const void* x, int64_t stride, int64_t images, int64_t rows,
                 const int32_t* lengths, float* y) const {
-    GemmArgs a;
+    GemmArgs a = RowsProduct(images, rows, w.channels(), w.n(), {rows * stride, stride, 1},
+                             {rows * packed_->unit_stride, packed_->unit_stride, 1});
     w.Describe(a);
-    a.rows = static_cast<int>(images * rows);
-    a.iw = static_cast<int>(rows);
-    a.pixels = a.ow = Divider::Of(static_cast<uint32_t>(rows));
     a.lengths = lengths;
     a.x = x;
-    a.x_image = rows * stride;
-    a.x_pixel = stride;
-    a.x_channel = 1;
     a.epilogue.f32 = true;
     a.epilogue.y = y;
-    a.epilogue.y_strides = {rows * packed_->unit_stride, packed_->unit_stride, 1};
     return LaunchGemm(*device_, w.math(), a, stream_);
   }
 
@@ -361,8 +346,8 @@ Judgement Judge(const Desc& d, const Context& context) {
       pairs * static_cast<double>(RoundUp(d.units, kUnitChunk)) * 3.6 +
       static_cast<double>(rows) * static_cast<double>(d.keys) * static_cast<double>(d.context_dim()) * 1.3;
   const double bytes = static_cast<double>(key_rows) * static_cast<double>(d.units * 4 + d.context_dim() * 4);
-  return Accepted(PredictGemm(device, math, rows, d.units, d.query_dim, 1) +
-                  PredictGemm(device, math, key_rows, d.units, d.key_dim, 1) + 2 * kLaunchNs +
+  return Accepted(PredictGemm(device, math, RowsProduct(1, rows, d.query_dim, d.units, {}, {})) +
+                  PredictGemm(device, math, RowsProduct(1, key_rows, d.key_dim, d.units, {}, {})) + 2 * kLaunchNs +
                   PredictNs({slots, device.clock_hz, device.bytes_per_second}, instructions,
                             PortableFlopsPerClock(device.capability, Math::kF32) / 2, bytes, slots, 1));
 }

@@ -8,6 +8,7 @@
 #include "kernels/operators/backends.h"
 
 namespace lamina::cuda {
+
 template <>
 struct GemmTraits<Conv2d> {
   static GemmSizes Sizes(const Conv2dDesc& d) {

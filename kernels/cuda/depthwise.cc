@@ -8,15 +8,6 @@
 namespace lamina::cuda {
 namespace {
 
-float LoadAs(const void* data, DType dtype, int64_t i) {
-  switch (dtype) {
-    case DType::kBf16: return Widen(static_cast<const Bf16*>(data)[i]);
-    case DType::kF16: return Widen(static_cast<const F16*>(data)[i]);
-    case DType::kF32: break;
-  }
-  return static_cast<const float*>(data)[i];
-}
-
 // The kernel made for this window, if x and y come in quads.
 DepthwiseVariant VariantOf(const DepthwiseArgs& a, bool quads) {
   const bool square = a.kh == a.kw && a.stride_h == a.stride_w && a.dilation_h == 1 && a.dilation_w == 1;
@@ -54,9 +45,9 @@ Result<std::shared_ptr<const DepthwiseWeights>> DepthwiseWeights::Pack(const std
   std::vector<float> packed(static_cast<size_t>(taps * padded)), biases(static_cast<size_t>(padded));
   for (int64_t c = 0; c < channels; ++c) {
     for (int64_t tap = 0; tap < taps; ++tap) {
-      packed[static_cast<size_t>(tap * padded + c)] = LoadAs(w, dtype, c * taps + tap);
+      packed[static_cast<size_t>(tap * padded + c)] = LoadElement(w, dtype, c * taps + tap);
     }
-    if (bias != nullptr) biases[static_cast<size_t>(c)] = LoadAs(bias, dtype, c);
+    if (bias != nullptr) biases[static_cast<size_t>(c)] = LoadElement(bias, dtype, c);
   }
   auto on_device = DeviceMemory::Upload(desc, packed.data(), packed.size() * sizeof(float));
   if (!on_device.ok()) return on_device.status();

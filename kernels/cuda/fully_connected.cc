@@ -1,5 +1,6 @@
 // fully_connected on CUDA: the matrix product with one image of 1 x m pixels.
 #include "kernels/cuda/gemm_operator.h"
+#include "kernels/cuda/image.h"
 #include "kernels/operators/backends.h"
 
 namespace lamina::cuda {
@@ -9,16 +10,10 @@ struct GemmTraits<FullyConnected> {
   static GemmSizes Sizes(const FullyConnectedDesc& d) { return {d.m, d.oc, d.ic, 1}; }
 
   static GemmArgs Shape(const FullyConnectedDesc& d) {
-    GemmArgs a;
-    a.rows = a.iw = static_cast<int>(d.m);
-    a.pixels = a.ow = Divider::Of(static_cast<uint32_t>(d.m > 0 ? d.m : 1));
-    a.x_pixel = d.x_stride ? d.x_stride : d.ic;
-    a.x_channel = 1;
-    a.k = a.channels = static_cast<int>(d.ic);
-    a.n = static_cast<int>(d.oc);
+    GemmArgs a =
+        RowsProduct(1, d.m, d.ic, d.oc, {0, d.x_stride ? d.x_stride : d.ic, 1}, {0, d.y_stride ? d.y_stride : d.oc, 1});
     a.epilogue.activation = d.activation;
     a.epilogue.residual_kind = d.residual;
-    a.epilogue.y_strides = {0, d.y_stride ? d.y_stride : d.oc, 1};
     a.epilogue.residual_strides = {0, d.residual_stride ? d.residual_stride : d.oc, 1};
     return a;
   }

@@ -13,14 +13,6 @@ namespace {
 
 constexpr int64_t kMost = int64_t{1} << 30;  // of rows, columns and k: their padded and dilated sizes fit an int
 
-float BiasAsFloat(const void* bias, Math math, int64_t i) {
-  switch (math) {
-    case Math::kBf16: return Widen(static_cast<const Bf16*>(bias)[i]);
-    case Math::kF16: return Widen(static_cast<const F16*>(bias)[i]);
-    default: return static_cast<const float*>(bias)[i];
-  }
-}
-
 int64_t Tiles(int64_t rows, int64_t n, int64_t groups, int tile) { return DivUp(rows, tile) * DivUp(n, tile) * groups; }
 
 // The large tile reads its operands half as often; it pays where enough of them fill the device.
@@ -82,7 +74,7 @@ Result<std::shared_ptr<const GemmWeights>> GemmWeights::Pack(const std::string& 
           }
         }
       }
-      if (host.bias != nullptr) bias[row] = BiasAsFloat(host.bias, math, int64_t{g} * a.n + n);
+      if (host.bias != nullptr) bias[row] = LoadElement(host.bias, DTypeOf(math), int64_t{g} * a.n + n);
     }
   }
   auto w = DeviceMemory::Upload(desc, packed.data(), packed.size());
@@ -102,12 +94,6 @@ Result<std::shared_ptr<const GemmWeights>> GemmWeights::Pack(const std::string& 
 void GemmWeights::Describe(GemmArgs& args) const {
   args.w = args_.w;
   args.epilogue.bias = args_.epilogue.bias;
-  args.groups = args_.groups;
-  args.n = args_.n;
-  args.k = args_.k;
-  args.kh = args_.kh;
-  args.kw = args_.kw;
-  args.channels = args_.channels;
   args.n_padded = args_.n_padded;
   args.k_padded = args_.k_padded;
 }
@@ -118,7 +104,8 @@ std::string RefusesGemm(int64_t rows, int64_t n, int64_t k, int64_t groups) {
   return "";
 }
 
-double PredictGemm(const Device& device, Math math, int64_t rows, int64_t n, int64_t k, int64_t groups) {
+double PredictGemm(const Device& device, Math math, const GemmArgs& a) {
+  const int64_t rows = a.rows, n = a.n, k = a.k, groups = a.groups;
   const int tile = TileFor(device, rows, n, groups);
   const auto blocks = static_cast<double>(Tiles(rows, n, groups, tile));
   const double k_bytes = static_cast<double>(PaddedK(k, math)) * ElementBytes(math);
@@ -127,7 +114,7 @@ double PredictGemm(const Device& device, Math math, int64_t rows, int64_t n, int
   const double from_memory =
       static_cast<double>(groups) * ((rows + n) * k_bytes + static_cast<double>(rows) * n * ElementBytes(math));
   const DeviceFigures figures{static_cast<double>(device.multiprocessors), device.clock_hz, device.bytes_per_second};
-  if (rows <= kGemvRows && groups == 1) {
+  if (IsGemv(a)) {
     const double weights_from_l2 = static_cast<double>(DivUp(rows, 4)) * static_cast<double>(n) * k_bytes / 3;
     return PredictNs(figures, 2.0 * static_cast<double>(rows * n) * static_cast<double>(k),
                      PortableFlopsPerClock(device.capability, Math::kF32), std::max(weights_from_l2, from_memory),

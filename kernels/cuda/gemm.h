@@ -24,9 +24,11 @@ class GemmWeights {
  public:
   // `desc` begins the sentence of a refusal.
   static Result<std::shared_ptr<const GemmWeights>> Pack(const std::string& desc, Math math, const HostWeights& host);
-  // Fills in what args says of weights: w, n, k, groups, their padding, bias.
+  // Fills in where the weights lie: w, bias and their padding. Whoever made args knows the sizes.
   void Describe(GemmArgs& args) const;
   Math math() const { return math_; }
+  int n() const { return args_.n; }  // of a group
+  int channels() const { return args_.channels; }
   size_t bytes() const { return w_->bytes() + bias_->bytes(); }
 
  private:
@@ -39,7 +41,8 @@ class GemmWeights {
 // "" or why no kernel takes these sizes.
 std::string RefusesGemm(int64_t rows, int64_t n, int64_t k, int64_t groups);
 
-double PredictGemm(const Device& device, Math math, int64_t rows, int64_t n, int64_t k, int64_t groups);
+// Of complete sizes; pointers and strides may be missing.
+double PredictGemm(const Device& device, Math math, const GemmArgs& args);
 
 // Device memory that lets LaunchGemm share out k over blocks; 0 where tiles alone keep the device busy.
 size_t PartialBytes(const Device& device, Math math, const GemmArgs& args);

@@ -28,9 +28,7 @@ struct GemmSizes {
 class PortableProduct {
  public:
   static std::string Refuses(const Device&, Math, const GemmArgs&) { return ""; }
-  static double Predict(const Device& device, Math math, const GemmArgs& a) {
-    return PredictGemm(device, math, a.rows, a.n, a.k, a.groups);
-  }
+  static double Predict(const Device& device, Math math, const GemmArgs& a) { return PredictGemm(device, math, a); }
   static Result<std::shared_ptr<const PortableProduct>> Make(const std::string&, const Device* device, Math math,
                                                              const GemmArgs& args) {
     return std::make_shared<const PortableProduct>(device, math, PartialBytes(*device, math, args));
@@ -83,7 +81,6 @@ class GemmOperator final : public Kernel<Op> {
     return Make(desc, device_, stream_, weights_, own_);
   }
 
-  // kF32 stands for the products of the dtype itself, the others for f32 in TF32.
   template <Math kMath>
   static Judgement Judge(const Desc& d, const Context& context) {
     const Result<const Device*> device = DeviceFor(context.stream);
@@ -92,7 +89,7 @@ class GemmOperator final : public Kernel<Op> {
     const GemmSizes s = GemmTraits<Op>::Sizes(d);
     if (std::string why = RefusesGemm(s.rows, s.n, s.k, s.groups); !why.empty()) return Refused(std::move(why));
     const GemmArgs args = GemmTraits<Op>::Shape(d);
-    const Math math = MathFor<kMath>(d);
+    const Math math = MathOf(kMath, d.dtype);
     if (std::string why = Product::Refuses(**device, math, args); !why.empty()) return Refused(std::move(why));
     return Accepted(Product::Predict(**device, math, args));
   }
@@ -102,16 +99,12 @@ class GemmOperator final : public Kernel<Op> {
                                                            const Context& context) {
     const Result<const Device*> device = DeviceFor(context.stream);
     if (!device.ok()) return device.status();
-    auto packed = GemmWeights::Pack(ToString(d), MathFor<kMath>(d), GemmTraits<Op>::Host(d, weights));
+    auto packed = GemmWeights::Pack(ToString(d), MathOf(kMath, d.dtype), GemmTraits<Op>::Host(d, weights));
     if (!packed.ok()) return packed.status();
     return Make(d, *device, context.stream, std::move(*packed));
   }
 
  private:
-  template <Math kMath>
-  static constexpr Math MathFor(const Desc& d) {
-    return kMath == Math::kF32 ? NativeMath(d.dtype) : kMath;
-  }
   static Result<std::shared_ptr<const Kernel<Op>>> Make(const Desc& d, const Device* device, void* stream,
                                                         std::shared_ptr<const GemmWeights> weights,
                                                         const DeviceWorkspace& known = nullptr) {

@@ -28,6 +28,21 @@ void DescribeInput(Args& a, const RowStrides& x, int64_t iw) {
   a.x_channel = x.channel;
 }
 
+// The product of every row of x, `rows` to an image, with weights [n, channels], but for weights, pointers and what
+// ends it: a fully connected layer, or a 1x1 convolution whose pixels are the rows.
+inline GemmArgs RowsProduct(int64_t images, int64_t rows, int64_t channels, int64_t n, const RowStrides& x,
+                            const RowStrides& y) {
+  GemmArgs a;
+  DescribeInput(a, x, rows);
+  a.iw = static_cast<int>(rows);
+  a.rows = static_cast<int>(images * rows);
+  a.pixels = a.ow = Divider::Of(static_cast<uint32_t>(rows > 0 ? rows : 1));
+  a.channels = a.k = static_cast<int>(channels);
+  a.n = static_cast<int>(n);
+  a.epilogue.y_strides = y;
+  return a;
+}
+
 constexpr bool Multiples(int64_t of, std::initializer_list<int64_t> values) {
   for (const int64_t v : values) {
     if (v % of != 0) return false;

@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/image.h"
 #include "kernels/cuda/workspace.h"
 #include "kernels/operators/backends.h"
 
@@ -144,17 +145,11 @@ class AttentionOperator final : public Kernel<MultiHeadAttention> {
   // y[b, i, channel] = bias[channel] + sum_c w[channel, c] * x[b, i, c] for `rows` rows of every batch element.
   Error Project(const GemmWeights& w, const void* x, int64_t rows, int64_t x_stride, void* y,
                 const AttentionStrides& y_strides) const {
-    GemmArgs a;
+    GemmArgs a = RowsProduct(desc_.batch, rows, w.channels(), w.n(), {rows * x_stride, x_stride, 1},
+                             {y_strides.batch, y_strides.row, 1});
     w.Describe(a);
     a.x = x;
-    a.x_image = rows * x_stride;
-    a.x_pixel = x_stride;
-    a.x_channel = 1;
-    a.iw = static_cast<int>(rows);
-    a.rows = static_cast<int>(desc_.batch * rows);
-    a.pixels = a.ow = Divider::Of(static_cast<uint32_t>(rows));
     a.epilogue.y = y;
-    a.epilogue.y_strides = {y_strides.batch, y_strides.row, 1};
     return LaunchGemm(*device_, w.math(), a, stream_);
   }
 
@@ -224,7 +219,7 @@ Judgement Judge(const Desc& d, const Context& context) {
   double ns = Attention(kForm, d, **device).PredictNs();
   for (const Product& p : ProductsOf(d)) {
     if (std::string why = RefusesGemm(p.rows, p.n, p.k, 1); !why.empty()) return Refused(std::move(why));
-    ns += PredictGemm(**device, NativeMath(d.dtype), p.rows, p.n, p.k, 1);
+    ns += PredictGemm(**device, NativeMath(d.dtype), RowsProduct(1, p.rows, p.k, p.n, {}, {}));
   }
   return Accepted(ns);
 }

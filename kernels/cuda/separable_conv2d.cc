@@ -55,22 +55,6 @@ Result<Weights> Pack(const Desc& d, Math math, const SeparableConv2dWeights& w) 
   return packed;
 }
 
-// A 1x1 convolution of `images` images of h x w pixels, of x to y, but for weights, pointers and what ends it.
-GemmArgs Pointwise(int64_t images, int64_t h, int64_t w, int64_t channels, int64_t n, const RowStrides& x,
-                   const RowStrides& y) {
-  GemmArgs a;
-  DescribeInput(a, x, w);
-  a.ih = static_cast<int>(h);
-  a.iw = static_cast<int>(w);
-  a.rows = static_cast<int>(images * h * w);
-  a.pixels = Divider::Of(static_cast<uint32_t>(h * w));
-  a.ow = Divider::Of(static_cast<uint32_t>(w));
-  a.channels = a.k = static_cast<int>(channels);
-  a.n = static_cast<int>(n);
-  a.epilogue.y_strides = y;
-  return a;
-}
-
 // The steps of a descriptor, and where what lies between them begins in the workspace.
 struct Steps {
   explicit Steps(const Desc& d) {
@@ -80,7 +64,7 @@ struct Steps {
     const RowStrides e = d.has_expand() ? Between(d, ih * iw, in) : x;
     const RowStrides o = d.has_project() ? Between(d, oh * ow, out) : y;
     if (d.has_expand()) {
-      expand = Pointwise(d.n, ih, iw, d.ic, in, x, e);
+      expand = RowsProduct(d.n, ih * iw, d.ic, in, x, e);
       expand.epilogue.activation = d.expand_activation;
       bytes += Bytes(d, e);
     }
@@ -90,7 +74,7 @@ struct Steps {
     depthwise.epilogue.y_strides = o;
     depthwise_out = bytes;
     if (d.has_project()) {
-      project = Pointwise(d.n, oh, ow, out, d.oc, o, y);
+      project = RowsProduct(d.n, oh * ow, out, d.oc, o, y);
       project.epilogue.activation = d.project_activation;
       bytes += Bytes(d, o);
     }
@@ -117,12 +101,6 @@ struct Steps {
     return RoundUp(d.n * image.image * static_cast<int64_t>(SizeOf(d.dtype)), 256);
   }
 };
-
-// kF32 stands for the products of the dtype itself, the others for f32 in TF32.
-template <Math kMath>
-Math MathFor(const Desc& d) {
-  return kMath == Math::kF32 ? NativeMath(d.dtype) : kMath;
-}
 
 // "" or why neither way serves. Steps may be made of what is not refused.
 std::string Refuses(const Desc& d) {
@@ -264,16 +242,16 @@ Judgement JudgeWay(const Desc& d, const Context& context) {
   if (!device.ok()) return Refused(device.status().message());
   if (kMath != Math::kF32 && d.dtype != DType::kF32) return Refused("computes in f32, got another dtype");
   if (std::string why = Refuses(d); !why.empty()) return Refused(std::move(why));
-  return Way::Judge(d, MathFor<kMath>(d), **device);
+  return Way::Judge(d, MathOf(kMath, d.dtype), **device);
 }
 
 template <class Way, Math kMath>
 Prepared PrepareWay(const Desc& d, const SeparableConv2dWeights& w, const Context& context) {
   const Result<const Device*> device = DeviceFor(context.stream);
   if (!device.ok()) return device.status();
-  auto weights = Pack(d, MathFor<kMath>(d), w);
+  auto weights = Pack(d, MathOf(kMath, d.dtype), w);
   if (!weights.ok()) return weights.status();
-  return Way::Make(d, MathFor<kMath>(d), *device, context.stream, *weights);
+  return Way::Make(d, MathOf(kMath, d.dtype), *device, context.stream, *weights);
 }
 
 template <class Way, Math kMath>

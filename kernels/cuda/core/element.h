@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/core/host_device.h"
+#include "lamina/types.h"
 
 namespace lamina::cuda {
 
@@ -44,6 +45,16 @@ constexpr F16 NarrowF16(float x) {
   }
   const uint32_t rounded = magnitude + 0xfff + ((magnitude >> 13) & 1);
   return {static_cast<uint16_t>(sign | ((rounded - 0x38000000) >> 13))};
+}
+
+// Element i of an array on the host.
+inline float LoadElement(const void* data, DType dtype, int64_t i) {
+  switch (dtype) {
+    case DType::kBf16: return Widen(static_cast<const Bf16*>(data)[i]);
+    case DType::kF16: return Widen(static_cast<const F16*>(data)[i]);
+    case DType::kF32: break;
+  }
+  return static_cast<const float*>(data)[i];
 }
 
 }  // namespace lamina::cuda

@@ -28,6 +28,12 @@ constexpr Math NativeMath(DType dtype) {
   return dtype == DType::kBf16 ? Math::kBf16 : dtype == DType::kF16 ? Math::kF16 : Math::kF32;
 }
 
+// kF32 asks for the products of the dtype itself, the others for those of f32 in TF32.
+constexpr Math MathOf(Math asked, DType dtype) { return asked == Math::kF32 ? NativeMath(dtype) : asked; }
+constexpr DType DTypeOf(Math math) {
+  return math == Math::kBf16 ? DType::kBf16 : math == Math::kF16 ? DType::kF16 : DType::kF32;
+}
+
 constexpr int ElementBytes(Math math) { return math <= Math::kTf32x3 ? 4 : 2; }
 
 // A tensor of rows (image, pixel) and channels; elements from one to the next.

@@ -16,26 +16,15 @@ namespace lamina::cuda {
 
 inline constexpr int kGemvThreads = 128, kGemvColumns = 4 * kGemvThreads / 32;  // outputs of a block
 
-// The elements of a 16-byte chunk as floats.
-__device__ __forceinline__ void LoadChunk(const float* p, float (&v)[4]) {
-  const float4 four = Load4(p);
-  v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w;
-}
 template <class T>
-__device__ __forceinline__ void LoadChunk(const T* p, float (&v)[8]) {
-  const uint4 bits = *reinterpret_cast<const uint4*>(p);
-  const uint32_t words[4] = {bits.x, bits.y, bits.z, bits.w};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    v[2 * i] = ToFloat(T{static_cast<uint16_t>(words[i])});
-    v[2 * i + 1] = ToFloat(T{static_cast<uint16_t>(words[i] >> 16)});
-  }
+__device__ __forceinline__ void LoadChunk(const T* p, float (&v)[kChunkElements<T>]) {
+  WidenChunk(*reinterpret_cast<const uint4*>(p), T{}, v);
 }
 
 template <Math kMath, int kRows, bool kChunks>
 __global__ void __launch_bounds__(kGemvThreads, 4) GemvKernel(const __grid_constant__ GemmArgs a) {
   using T = ElementOf<kMath>;
-  constexpr int kElements = kChunkBytes / static_cast<int>(sizeof(T)), kStride = 32 * kElements;
+  constexpr int kElements = kChunkElements<T>, kStride = 32 * kElements;
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32;
   const int groups = (a.rows + kRows - 1) / kRows, block = static_cast<int>(blockIdx.x);
   const int first_row = block % groups * kRows, column = block / groups * kGemvColumns + thread / 32 * 4;
