@@ -32,6 +32,13 @@ struct RingBarriers {
   uint64_t full[kStages], empty[kStages];
 };
 
+// Shared memory in which a warp turns its 16 rows of sums to rows, some columns at a time (sm90/wgmma_epilogue.cuh).
+struct WgmmaSlab {
+  static constexpr int kRows = 16, kColumns = 32;
+  static constexpr int kPitch = kColumns + 8;  // floats; 8 more put the rows of one store on different banks
+  float sums[kRows * kPitch];
+};
+
 // Tiles of 128 x kN outputs, half the rows to each of two warpgroups; k in steps of one swizzled row of 128 bytes.
 template <int kTileN>
 struct WgmmaShape {
@@ -41,16 +48,13 @@ struct WgmmaShape {
   static constexpr int kThreads = (1 + kConsumers) * kWarpgroup;
   static constexpr int kStageBytes = (kM + kN) * kStepBytes;
   static constexpr int kStages = 4 * 384 / (kM + kN);  // 192 KiB
-  // Epilogue: each warp turns 16 rows x 32 columns of sums to rows at a time.
-  static constexpr int kSlabRows = 16, kSlabColumns = 32;
-  static constexpr int kSlabPitch = kSlabColumns + 8;  // floats; 8 more put the rows of one store on different banks
 
   struct alignas(1024) Stage {
     unsigned char a[kM * kStepBytes], b[kN * kStepBytes];
   };
   struct Shared {
     Stage stages[kStages];
-    float slabs[kConsumers * kWarpgroup / 32][kSlabRows * kSlabPitch];
+    WgmmaSlab slabs[kConsumers * kWarpgroup / 32];
     RingBarriers<kStages> barriers;
   };
   static_assert(kTileN == 64 || kTileN == 128 || kTileN == 256, "device/hopper.cuh has these widths of wgmma");

@@ -11,9 +11,8 @@
 #ifndef LAMINA_KERNELS_CUDA_SM90_GEMM_CUH_
 #define LAMINA_KERNELS_CUDA_SM90_GEMM_CUH_
 
-#include "kernels/cuda/core/fragment.h"
-#include "kernels/cuda/device/epilogue.cuh"
 #include "kernels/cuda/device/ring.cuh"
+#include "kernels/cuda/sm90/wgmma_epilogue.cuh"
 #include "kernels/cuda/sm90_gemm.h"
 
 namespace lamina::cuda {
@@ -117,54 +116,18 @@ class WgmmaGemm {
     done.Advance();
   }
 
-  // A warp's 16 rows of sums: 32 columns at a time through its slab, from which a lane takes 4 x 4.
+  // A warp's 16 rows of sums.
   __device__ __forceinline__ void Finish(const float (&sums)[kN / 2], int first_row, int first_column, int warp,
                                          int lane) {
-    float* slab = shared_.slabs[warp];
-#pragma unroll 1  // one copy of the epilogue's code
-    for (int strip = 0; strip < kN / Shape::kSlabColumns; ++strip) {
-#pragma unroll
-      for (int i = 0; i < kN / Shape::kSlabColumns; ++i) {
-        if (i == strip) StoreStrip(sums, i * Shape::kSlabColumns / 2, slab, lane);
-      }
-      __syncwarp();
-      const int in_slab = lane / 8 * 4;
-      FinishRows(slab + in_slab * Shape::kSlabPitch + lane % 8 * 4, first_row + in_slab,
-                 first_column + strip * Shape::kSlabColumns + lane % 8 * 4);
-      __syncwarp();
-    }
-  }
-  // Four columns of four rows; `quads` says that rows of y are evenly spaced, too.
-  __device__ __forceinline__ void FinishRows(const float* slab, int row, int column) {
     const Epilogue& e = a_.epilogue;
-    if (row >= a_.rows || column >= a_.n) return;
-    const float4 bias = *reinterpret_cast<const float4*>(e.bias + column);
-    if (e.quads && column + 4 <= a_.n) {
-      float v[16];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const float4 sum = *reinterpret_cast<const float4*>(slab + i * Shape::kSlabPitch);
-        v[4 * i] = sum.x + bias.x, v[4 * i + 1] = sum.y + bias.y;
-        v[4 * i + 2] = sum.z + bias.z, v[4 * i + 3] = sum.w + bias.w;
-      }
-      FinishPixels<T, 4>(e, v, row * e.y_strides.pixel + column, row * e.residual_strides.pixel + column,
-                         a_.rows - row);
-      return;
-    }
-#pragma unroll 1
-    for (int i = 0; i < 4 && row + i < a_.rows; ++i) {
-      const auto image = static_cast<int>(a_.pixels.Quotient(static_cast<uint32_t>(row + i)));
-      FinishQuad<T>(e, *reinterpret_cast<const float4*>(slab + i * Shape::kSlabPitch), bias, image,
-                    row + i - image * static_cast<int>(a_.pixels.divisor), column, a_.n - column);
-    }
-  }
-  __device__ __forceinline__ static void StoreStrip(const float (&sums)[kN / 2], int first, float* slab, int lane) {
-#pragma unroll
-    for (int reg = 0; reg < Shape::kSlabColumns / 2; reg += 2) {
-      const Position p = WgmmaPosition(lane, reg);
-      *reinterpret_cast<float2*>(slab + p.row * Shape::kSlabPitch + p.column) =
-          make_float2(sums[first + reg], sums[first + reg + 1]);
-    }
+    ForEachQuadOfRows(sums, shared_.slabs[warp], lane, [&](const float* slab, int in_warp, int in_tile) {
+      const int row = first_row + in_warp, column = first_column + in_tile;
+      FinishQuadOfRows<T>(e, slab, row * e.y_strides.pixel, row * e.residual_strides.pixel, a_.rows - row, column,
+                          a_.n - column, [&](int i) {
+                            const auto image = static_cast<int>(a_.pixels.Quotient(static_cast<uint32_t>(row + i)));
+                            return ImagePixel{image, row + i - image * static_cast<int>(a_.pixels.divisor)};
+                          });
+    });
   }
 
   const GemmArgs& a_;
