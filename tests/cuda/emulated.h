@@ -10,24 +10,37 @@
 #include "harness/parity.h"
 #include "kernels/cuda/emulator/block.h"
 
+namespace lamina::cuda::emulator {
+
+// For what must not depend on the schedule.
+template <class F>
+void UnderBothSchedules(const F& f) {
+  for (const bool other : {false, true}) {
+    TheSchedule() = {.backward = other, .late = other};
+    f();
+  }
+  TheSchedule() = {};
+}
+
+}  // namespace lamina::cuda::emulator
+
 namespace lamina::harness {
 
 // Every candidate of kCuda that takes `desc`, or the one of that name; `candidates` of them are expected, at least.
 template <class Op>
 void ExpectEmulatedParity(const typename Op::Desc& desc, int candidates = 1, uint64_t seed = 1,
                           const std::string& implementation = {}) {
-  for (const bool other : {false, true}) {
-    cuda::emulator::TheSchedule() = {.backward = other, .late = other};
+  cuda::emulator::UnderBothSchedules([&] {
     const ParityReport report = CheckParity<Op>(
         desc, {.backend = Backend::kCuda,
                .threads = {1},
                .implementation = implementation,
                .seed = seed,
-               .tensors = {{Fill::kExact, other ? Guard::kBegin : Guard::kEnd}, {Fill::kNormal, Guard::kEnd}}});
+               .tensors = {{Fill::kExact, cuda::emulator::TheSchedule().late ? Guard::kBegin : Guard::kEnd},
+                           {Fill::kNormal, Guard::kEnd}}});
     EXPECT_GE(report.passed, candidates) << ToString(desc);
     for (const std::string& failure : report.failures) ADD_FAILURE() << failure;
-  }
-  cuda::emulator::TheSchedule() = {};
+  });
 }
 
 }  // namespace lamina::harness

@@ -10,22 +10,14 @@
 #include "kernels/cuda/core/tensor_map.h"
 #include "kernels/cuda/device/ring.cuh"
 #include "kernels/cuda/device/vec.cuh"
-#include "kernels/cuda/emulator/block.h"
 #include "kernels/cuda/runtime.h"
+#include "tests/cuda/emulated.h"
 
 namespace lamina::cuda {
 namespace {
 
 using emulator::Block;
-
-template <class F>
-void UnderBothSchedules(const F& f) {
-  for (const bool other : {false, true}) {
-    emulator::TheSchedule() = {.backward = other, .late = other};
-    f();
-  }
-  emulator::TheSchedule() = {};
-}
+using emulator::UnderBothSchedules;
 
 int Thread() { return static_cast<int>(threadIdx.x); }
 

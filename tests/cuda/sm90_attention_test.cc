@@ -157,8 +157,7 @@ struct Problem {
 // NaN and infinity behind the key length, in a tile of its own and in the last one, and at key 40, which the causal
 // rule hides from queries before it.
 TEST_F(Sm90Attention, WhatIsNotKeptHasNoInfluence) {
-  for (const bool other : {false, true}) {
-    cuda::emulator::TheSchedule() = {.backward = other, .late = other};
+  cuda::emulator::UnderBothSchedules([] {
     for (const int32_t length : {0, 1, 100, 128, 150}) {
       Problem p(70, 300);
       for (int j = length; j < 300; ++j) {
@@ -175,8 +174,7 @@ TEST_F(Sm90Attention, WhatIsNotKeptHasNoInfluence) {
     for (int i = 0; i < 70; ++i) {
       EXPECT_TRUE(i < 40 ? rows[i] == 1 : std::isnan(rows[i])) << i;
     }
-    cuda::emulator::TheSchedule() = {};
-  }
+  });
 }
 
 // One operator: other pointers, such that TMA does not take, and weights, which the portable kernel gives.

@@ -21,12 +21,6 @@ T __shfl_xor_sync(uint32_t, T value, int mask) {
   auto& block = lamina::cuda::emulator::Block::Current();
   return block.Exchange(value, "__shfl_xor_sync")[block.lane() ^ mask];
 }
-template <class T>
-T __shfl_down_sync(uint32_t, T value, int delta) {
-  auto& block = lamina::cuda::emulator::Block::Current();
-  const int from = block.lane() + delta;
-  return block.Exchange(value, "__shfl_down_sync")[from < 32 ? from : block.lane()];
-}
 inline uint32_t __ballot_sync(uint32_t, int predicate) {
   const auto lanes = lamina::cuda::emulator::Block::Current().Exchange(predicate, "__ballot_sync");
   uint32_t bits = 0;
@@ -34,23 +28,9 @@ inline uint32_t __ballot_sync(uint32_t, int predicate) {
   return bits;
 }
 inline bool __any_sync(uint32_t mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
-inline bool __all_sync(uint32_t mask, int predicate) { return __ballot_sync(mask, predicate) == 0xffffffff; }
 
-template <class T>
-T atomicAdd(T* address, T value) {
-  const T before = *address;
-  *address = static_cast<T>(before + value);
-  return before;
-}
-inline void __threadfence() {}
-
-template <class T>
-T __ldg(const T* address) {
-  return *address;
-}
 inline float __uint_as_float(uint32_t bits) { return std::bit_cast<float>(bits); }
 inline uint32_t __float_as_uint(float value) { return std::bit_cast<uint32_t>(value); }
-inline float __fdividef(float a, float b) { return a / b; }
 
 using std::max;
 using std::min;

@@ -3,10 +3,10 @@
 //   biases of the scores, weights exp2(score - maximum), and o += weights * v. v arrives while scores are formed, the
 //   next k while o is. Tiles that no row keeps a key of are never read, keys behind them read as zeros. A key that a
 //   row does not keep has weight 0, and 0 * NaN is NaN: where such a value reaches o, but not the sum of the weights,
-//   the row is computed once more without it (attention_query.cuh). flash      kRowWarps warps, each with its own rows
-//   and all keys; o leaves divided split_kv   few rows: warps share them and have keys of their own; a grid's dimension
-//   has other keys again. What each
-//              warp saw (maximum, sum, o) goes to workspace, where AttentionMergeKernel puts it together
+//   the row is computed once more without it (attention_query.cuh).
+//   flash: kRowWarps warps, each with its own rows and all keys; o leaves divided.
+//   split_kv, for few rows: warps share them and have keys of their own; a grid's dimension has other keys again. What
+//   each warp saw (maximum, sum, o) goes to workspace, where AttentionMergeKernel puts it together.
 // Shared memory: q + k + v, at most 96 KiB. Registers: o and scores, kWarpM * (kD + kWarpKeys) / 32 of at most 255.
 #ifndef LAMINA_KERNELS_CUDA_PORTABLE_ATTENTION_CUH_
 #define LAMINA_KERNELS_CUDA_PORTABLE_ATTENTION_CUH_
@@ -256,8 +256,8 @@ template <class T>
 __global__ void __launch_bounds__(32 * kMergeWarps) AttentionMergeKernel(const __grid_constant__ AttentionArgs a) {
   auto& shared = SharedMemory<MergeShared>();
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
-  const int64_t flat = blockIdx.x;
-  const SoftmaxStats* seen = a.part_stats + flat * a.parts;
+  const auto flat = static_cast<int>(blockIdx.x);
+  const SoftmaxStats* seen = a.part_stats + int64_t{flat} * a.parts;
   SoftmaxStats stats = {-INFINITY, 0};
   for (int p = lane; p < a.parts; p += 32) stats.max = fmaxf(stats.max, seen[p].max);
   stats.max = MaxOverLanes<32>(stats.max);
@@ -266,7 +266,7 @@ __global__ void __launch_bounds__(32 * kMergeWarps) AttentionMergeKernel(const _
   stats.sum = SumOverLanes<32>(stats.sum);
 
   const auto channels = static_cast<int>(PartChannels(a.value_dim));
-  const float* o = a.part_o + flat * a.parts * channels;
+  const float* o = a.part_o + int64_t{flat} * a.parts * channels;
   for (int c = 4 * lane; c < channels; c += 128) {
     float4 sum = {};
 #pragma unroll 4
@@ -281,8 +281,8 @@ __global__ void __launch_bounds__(32 * kMergeWarps) AttentionMergeKernel(const _
     Store4(sum, shared.o[warp] + c);
   }
   __syncthreads();
-  const auto b = static_cast<int>(flat / a.rows() / a.units()), unit = static_cast<int>(flat / a.rows() % a.units());
-  const Query query = QueryOf(a, b, unit, static_cast<int>(flat % a.rows()), 0);
+  const int row_unit = flat / a.rows(), b = row_unit / a.units();
+  const Query query = QueryOf(a, b, row_unit - b * a.units(), flat - row_unit * a.rows(), 0);
   T* to = OutputRow<T>(a, query);
   const float inverse = InverseOf(stats.sum);
   for (int c = thread; c < a.value_dim; c += 32 * kMergeWarps) {

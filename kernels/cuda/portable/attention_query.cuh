@@ -93,14 +93,13 @@ inline constexpr int kWeightsWarps = 8;
 template <class T>
 __global__ void __launch_bounds__(32 * kWeightsWarps) AttentionWeightsKernel(const __grid_constant__ AttentionArgs a) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int64_t row = int64_t{blockIdx.x} * kWeightsWarps + threadIdx.x / 32;
-  if (row >= int64_t{a.batch} * a.num_heads * a.seqlen_q) return;
-  const auto b = static_cast<int>(row / a.rows() / a.units());
-  const auto unit = static_cast<int>(row / a.rows() % a.units());
-  const Query at = QueryOf(a, b, unit, static_cast<int>(row % a.rows()), KeyLengthOf(a, b));
+  const uint32_t row = blockIdx.x * kWeightsWarps + threadIdx.x / 32;
+  if (row >= static_cast<uint32_t>(a.batch * a.num_heads * a.seqlen_q)) return;
+  const auto in_all = static_cast<int>(row), of_unit = in_all / a.rows(), b = of_unit / a.units();
+  const Query at = QueryOf(a, b, of_unit - b * a.units(), in_all - of_unit * a.rows(), KeyLengthOf(a, b));
   const SoftmaxStats stats = a.stats[row];
   const float inverse = InverseOf(stats.sum);
-  float* weights = a.weights + row * a.seqlen_kv;
+  float* weights = a.weights + int64_t{row} * a.seqlen_kv;
   for (int j = lane; j < a.seqlen_kv; j += 32) {
     const float score = ScoreOf<T>(a, at, j);
     weights[j] = score == -INFINITY ? 0.0f : FastExp2(score - ShiftOf(stats.max)) * inverse;
