@@ -240,6 +240,7 @@ void CheckWgmma(Swizzle swizzle, Major major, bool in_registers = false) {
           put(shared.b, at, value(row + 1, k));
         }
       }
+      FenceSharedStores();
       __syncthreads();
       const auto eight = static_cast<uint32_t>(8 * span);
       const uint64_t a = Pack({SharedAddress(shared.a), 16, eight, swizzle});
@@ -370,6 +371,34 @@ TEST(HopperRegisters, MoveFromOneWarpgroupToOthers) {
   });
 }
 
+// 128 threads store a row each, and wgmma multiplies rows by rows; `fences(thread)` execute a proxy fence behind their
+// stores, and after a barrier thread 0 where `afterwards`.
+template <class F>
+void StoreAndMultiply(const F& fences, bool afterwards = false) {
+  Block::RunGrid({1, 1, 1}, 128, 128 * 128, [&] {
+    auto* rows = &SharedMemory<uint32_t>();
+    for (int word = 0; word < 32; ++word) rows[Thread() * 32 + word] = __float_as_uint(1);
+    if (fences(Thread())) FenceSharedStores();
+    __syncthreads();
+    if (afterwards && Thread() == 0) FenceSharedStores();
+    __syncthreads();
+    const uint64_t a = KMajor128(SharedAddress(rows));
+    float sums[32];
+    WgmmaFence();
+    Wgmma<Math::kTf32, 64>(sums, a, a, false);
+    WgmmaCommit();
+    WgmmaWait<0>();
+    EXPECT_EQ(sums[0], 8);
+  });
+}
+
+TEST(HopperProxies, AFenceBehindTheStoresMakesThemKnown) {
+  UnderBothSchedules([] {
+    StoreAndMultiply([](int) { return true; });
+    StoreAndMultiply([](int) { return false; }, true);
+  });
+}
+
 class HopperFaults : public testing::Test {
  protected:
   static void Run(int threads, const std::function<void()>& body) {
@@ -434,6 +463,36 @@ TEST_F(HopperFaults, AreFound) {
                      LoadTile(TheBox().bytes, map, &TheBox().barrier, 0, 0);
                    }),
                "TMA loads that nobody has waited for");
+}
+
+// One thread's fence in place of all would make known what others happen to have stored before it: one of the schedules
+// has the thread before the others.
+TEST_F(HopperFaults, StoresWithoutProxyFences) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const char* const sentence = "wgmma reached shared memory that was stored to without fence.proxy.async";
+  EXPECT_DEATH(StoreAndMultiply([](int) { return false; }), sentence);
+  EXPECT_DEATH(StoreAndMultiply([](int thread) { return thread == 0; }), sentence);
+  EXPECT_DEATH(StoreAndMultiply([](int thread) { return thread % 32 == 0; }), sentence);
+  EXPECT_DEATH(
+      {
+        emulator::TheSchedule().backward = true;
+        StoreAndMultiply([](int thread) { return thread == 127; });
+      },
+      sentence);
+  const std::vector<uint16_t> values(64 * 64);
+  const TensorMap map =
+      Encoded(TileMap{.rank = 2, .base = values.data(), .dims = {64, 64}, .strides = {128}, .box = {64, 64}});
+  EXPECT_DEATH(Run(32,
+                   [&] {
+                     if (Thread() != 0) return;
+                     InitBarrier(&TheBox().barrier, 1);
+                     FenceBarrierInit();
+                     TheBox().bytes[5] = 1;
+                     ArriveExpecting(&TheBox().barrier, 64 * 64 * 2);
+                     LoadTile(TheBox().bytes, map, &TheBox().barrier, 0, 0);
+                     WaitBarrier(&TheBox().barrier, 0);
+                   }),
+               "TMA reached shared memory that was stored to without fence.proxy.async");
 }
 
 }  // namespace

@@ -114,6 +114,7 @@ void Block::RunGrid(dim3 grid, int threads, size_t shared_bytes, const std::func
 void Block::Run(const std::function<void()>& body) {
   const size_t rounded = (shared_bytes_ + kSharedAlignment - 1) / kSharedAlignment * kSharedAlignment;
   std::memset(shared_, static_cast<int>(kPoison), rounded);
+  async_.assign(shared_bytes_, kPoison);
   for (auto& fiber : fibers_) {
     Fiber& f = *fiber;
     f.counter = nullptr;
@@ -262,6 +263,23 @@ uint32_t Block::SharedAddress(const void* shared) const {
 std::byte* Block::SharedAt(uint32_t address, uint32_t bytes) const {
   if (address < kSharedBase || address - kSharedBase + bytes > shared_bytes_) Die("outside the shared memory");
   return shared_ + (address - kSharedBase);
+}
+
+void Block::RequireFenced(uint32_t address, uint32_t bytes, const char* who) const {
+  if (std::memcmp(SharedAt(address, bytes), &async_[address - kSharedBase], bytes) != 0) {
+    Die(std::string(who) + " reached shared memory that was stored to without fence.proxy.async");
+  }
+}
+
+void Block::AsyncRead(uint32_t address, void* to, uint32_t bytes, const char* who) const {
+  RequireFenced(address, bytes, who);
+  std::memcpy(to, SharedAt(address, bytes), bytes);
+}
+
+void Block::AsyncWrite(uint32_t address, const void* from, uint32_t bytes, const char* who) {
+  RequireFenced(address, bytes, who);
+  std::memcpy(SharedAt(address, bytes), from, bytes);
+  std::memcpy(&async_[address - kSharedBase], from, bytes);
 }
 
 void Block::Later(std::function<void()> action) {

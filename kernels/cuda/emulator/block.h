@@ -83,6 +83,12 @@ class Block {
   // Addresses of shared memory as instructions take them, and the `bytes` of it at one.
   uint32_t SharedAddress(const void* shared) const;
   std::byte* SharedAt(uint32_t address, uint32_t bytes) const;
+  // The same memory through the async proxy, by which TMA and wgmma go: `who` aborts where it reaches a byte that a
+  // thread has stored and no fence.proxy.async has made known. A fence makes known what any thread has stored before
+  // it: whether a barrier lies between is for the two schedules to show.
+  void AsyncRead(uint32_t address, void* to, uint32_t bytes, const char* who) const;
+  void AsyncWrite(uint32_t address, const void* from, uint32_t bytes, const char* who);
+  void FenceProxies() { std::memcpy(async_.data(), shared_, shared_bytes_); }
   // An action of the hardware that ends in an mbarrier (TMA): at once or, where things happen late, when no thread can
   // go on without it, the latest one first.
   void Later(std::function<void()> action);
@@ -111,6 +117,7 @@ class Block {
   bool LandOne();
   Warpgroup& warpgroup();
   const std::byte* ExchangeBytes(const void* mine, size_t bytes, const char* what);
+  void RequireFenced(uint32_t address, uint32_t bytes, const char* who) const;
   [[noreturn]] void ReportStuck() const;
 
   int threads_;
@@ -118,6 +125,7 @@ class Block {
   size_t shared_bytes_;
   std::byte* shared_map_;
   std::byte* shared_;
+  std::vector<std::byte> async_;  // shared memory as the async proxy knows it
   Barrier all_;
   Barrier named_[16];
   std::vector<Warp> warps_;

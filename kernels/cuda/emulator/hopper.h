@@ -58,7 +58,7 @@ inline void LoadIm2col(void* shared, const TensorMap& map, uint64_t* barrier, in
   emulator::LoadIm2col(shared, map, barrier, {c, w, h, n}, {tap_w, tap_h});
 }
 
-inline void FenceSharedStores() {}
+inline void FenceSharedStores() { emulator::Block::Current().FenceProxies(); }
 inline void SyncNamed(int id, int threads) { emulator::Block::Current().SyncNamed(id, threads); }
 
 inline void WgmmaFence() { emulator::Block::Current().FenceWgmma(); }

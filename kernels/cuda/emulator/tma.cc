@@ -40,7 +40,7 @@ void CopyLine(uint32_t address, Swizzle swizzle, TmaElement element, const std::
       if (element == TmaElement::kTf32) bits = RoundTf32(__uint_as_float(bits));
     }
     const uint32_t to = Swizzled(address + i * static_cast<uint32_t>(size), swizzle);
-    std::memcpy(Block::Current().SharedAt(to, static_cast<uint32_t>(size)), &bits, static_cast<size_t>(size));
+    Block::Current().AsyncWrite(to, &bits, static_cast<uint32_t>(size), "TMA");
   }
 }
 

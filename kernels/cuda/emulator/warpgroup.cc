@@ -26,7 +26,7 @@ std::vector<double> Fetch(uint64_t descriptor, Major major, int rows, Math math)
     for (int k = 0; k < depth; ++k) {
       const uint32_t address = OperandAddress(d, major, row, k, element);
       uint32_t bits = 0;
-      std::memcpy(&bits, block.SharedAt(address, static_cast<uint32_t>(element)), static_cast<size_t>(element));
+      block.AsyncRead(address, &bits, static_cast<uint32_t>(element), "wgmma");
       values[static_cast<size_t>(k * rows + row)] = ElementOfBits(bits, math);
     }
   }
