@@ -123,9 +123,15 @@ class AttentionOperator final : public Kernel<MultiHeadAttention> {
         const bool direct = cache != nullptr && (cached.head == dim || d.kv_heads() == 1);
         error = Project(w, source, NewRows(d), stride, direct ? rows : own, direct ? cached : dense);
         if (error.ok() && cache != nullptr && !direct) {
-          error = StoreRows(
-              d.dtype, {own, rows, d.batch, NewRows(d), d.kv_heads(), dim, {cached.batch, cached.row, cached.head}},
-              stream_);
+          error = StoreRows(d.dtype,
+                            {own,
+                             rows,
+                             static_cast<int>(d.batch),
+                             static_cast<int>(NewRows(d)),
+                             static_cast<int>(d.kv_heads()),
+                             static_cast<int>(dim),
+                             {cached.batch, cached.row, cached.head}},
+                            stream_);
         }
       }
       using Placed = std::pair<const void*, AttentionStrides>;

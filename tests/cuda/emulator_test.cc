@@ -173,6 +173,15 @@ TEST(EmulatedGpuDeathTest, CopiesMustBeAlignedAndWaitedFor) {
   emulator::TheSchedule() = {};
 }
 
+// One thread of the first block ends without it.
+void OneThreadOvertakes(int thread) {
+  if (static_cast<int>(threadIdx.x) != thread) AwaitEarlierKernels();
+}
+TEST(EmulatedGpuDeathTest, AKernelThatDoesNotWaitForEarlierOnesIsReported) {
+  EXPECT_DEATH(Launch(OneThreadOvertakes, {2, 1, 1}, 64, 0, nullptr, 33), "AwaitEarlierKernels .block 0,0,0 thread 33");
+  EXPECT_TRUE(Launch(OneThreadOvertakes, {2, 1, 1}, 64, 0, nullptr, 64).ok());
+}
+
 TEST(EmulatedGpuDeathTest, LaunchesThatNoGpuTakesAreReported) {
   EXPECT_DEATH(Block::RunGrid({1, 1, 1}, 33, 0, [] {}), "whole warps");
   EXPECT_DEATH(Block::RunGrid({1, 1, 1}, 32, 300000, [] {}), "227 KiB");

@@ -3,8 +3,9 @@
 usage: machine_code.py LIBRARY EXPECTATIONS CUOBJDUMP
 
 Reads the SASS of every kernel in LIBRARY and holds it against EXPECTATIONS (machine_code.toml): registers, shared
-memory, local memory, instructions that must be there, that must not, and the length of the inner loop. Every kernel
-must be expected by exactly one entry, and every entry must expect a kernel. Exit code 0 when all hold.
+memory, local memory, instructions that must be there, that must not, and the length of the inner loop. Kernels of
+sm_90, which may start before the one before them has ended, must wait for it before they touch global memory. Every
+kernel must be expected by exactly one entry, and every entry must expect a kernel. Exit code 0 when all hold.
 """
 
 import collections
@@ -75,6 +76,18 @@ def read(cuobjdump, library):
     return list(kernels.values())
 
 
+GLOBAL_MEMORY = r"LDG|STG|LDGSTS|LD\.|ST\.|ATOM|RED|UTMALDG|UTMASTG|UBLK"
+
+
+def overtakes(kernel):
+    """Whether a kernel of sm_90 touches global memory without having waited (ACQBULK) for earlier kernels."""
+    if not kernel.arch.startswith("sm_90"):
+        return False
+    waits = [address for address, mnemonic, _ in kernel.code if mnemonic == "ACQBULK"]
+    touches = [address for address, mnemonic, _ in kernel.code if re.match(GLOBAL_MEMORY, mnemonic)]
+    return not waits or any(address < waits[0] for address in touches)
+
+
 def faults(kernel, expected):
     """What is wrong with one kernel, in sentences."""
     registers, local = kernel.resources.get("REG", -1), kernel.resources.get("STACK", 0) + kernel.resources.get("LOCAL", 0)
@@ -82,6 +95,8 @@ def faults(kernel, expected):
         yield f"has {registers} registers, at most {expected['registers']} are expected"
     if local > expected.get("local_bytes", 0):
         yield f"has {local} bytes of local memory"
+    if overtakes(kernel):
+        yield "touches global memory before it has waited for earlier kernels"
     for pattern, least in expected.get("must", {}).items():
         if (found := kernel.count(pattern)) < least:
             yield f"has {found} of {pattern}, at least {least} are expected"

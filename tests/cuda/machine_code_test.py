@@ -5,9 +5,9 @@ import unittest
 import machine_code
 
 
-def kernel(mnemonics, registers=32, stack=0):
+def kernel(mnemonics, registers=32, stack=0, arch="sm_80"):
     """Instructions at multiples of 16; "BRA 32" branches back to address 32."""
-    made = machine_code.Kernel("k", "sm_80", {"REG": registers, "STACK": stack})
+    made = machine_code.Kernel("k", arch, {"REG": registers, "STACK": stack})
     for i, text in enumerate(mnemonics):
         mnemonic, _, target = text.partition(" ")
         made.code.append((16 * i, mnemonic, f" 0x{int(target):x} ;" if target else ""))
@@ -34,6 +34,12 @@ class MachineCode(unittest.TestCase):
         self.assertIn("0 of LDG", self.fault(["LDG.E.64" if i == "LDG.E.128" else i for i in self.good]))
         self.assertIn("2 of BRA, at most 1", self.fault(self.good + ["BRA 32"]))
         self.assertIn("1 of RET", self.fault(self.good + ["RET.REL.NODEC"]))
+
+    def test_kernels_that_may_overlap_wait_first(self):
+        waits = ["PREEXIT", "ACQBULK"]
+        self.assertEqual(self.fault(waits + self.good[:-2] + ["BRA 64", "EXIT"], arch="sm_90"), "")
+        for late in (self.good, self.good[:2] + waits + self.good[2:], ["UTMALDG.2D"] + waits + self.good):
+            self.assertIn("before it has waited", self.fault(late, arch="sm_90a"))
 
     def test_the_inner_loop(self):
         self.assertIn("loop of 4 instructions", self.fault(["MOV", "LDG.E.128", "FFMA", "MOV", "FFMA", "BRA 32"]))

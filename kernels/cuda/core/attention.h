@@ -95,7 +95,7 @@ struct AttentionArgs {
 struct StoreRowsArgs {
   const void* from;
   void* to;
-  int64_t batch, rows, heads, dim;
+  int batch, rows, heads, dim;
   HeadStrides strides;
 };
 

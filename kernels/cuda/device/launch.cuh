@@ -11,6 +11,17 @@
 
 namespace lamina::cuda {
 
+#ifdef __CUDACC__
+// Whether the current device runs the machine code in which kernels wait for those before them (AwaitEarlierKernels).
+inline bool KernelsMayOverlap() {
+  int device = 0, major = 0, minor = 0;
+  return cudaGetDevice(&device) == cudaSuccess &&
+         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
+         cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) == cudaSuccess && major == 9 &&
+         minor == 0;
+}
+#endif
+
 // Enqueues kernel(args...); no wait. The error is this launch's own, or one that earlier work has left behind.
 template <class... Params, class... Args>
 Error Launch(void (*kernel)(Params...), dim3 grid, int threads, int shared_bytes, void* stream, const Args&... args) {
@@ -25,6 +36,11 @@ Error Launch(void (*kernel)(Params...), dim3 grid, int threads, int shared_bytes
     config.blockDim = dim3(static_cast<unsigned>(threads));
     config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
     config.stream = static_cast<cudaStream_t>(stream);
+    cudaLaunchAttribute overlap = {};
+    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlap.val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = &overlap;
+    config.numAttrs = KernelsMayOverlap() ? 1 : 0;
     error = cudaLaunchKernelEx(&config, kernel, args...);
   }
   if (error != cudaSuccess) cudaGetLastError();  // said here; later calls start clean where the device still can
@@ -32,7 +48,10 @@ Error Launch(void (*kernel)(Params...), dim3 grid, int threads, int shared_bytes
 #else
   (void)stream;
   if (const int error = emulator::TheFaults().launch; error != 0) return {error};
-  emulator::Block::RunGrid(grid, threads, static_cast<size_t>(shared_bytes), [&] { kernel(args...); });
+  emulator::Block::RunGrid(grid, threads, static_cast<size_t>(shared_bytes), [&] {
+    kernel(args...);
+    if (!emulator::Block::Current().awaited()) emulator::Die("a thread ended without AwaitEarlierKernels");
+  });
   return {};
 #endif
 }

@@ -21,6 +21,17 @@ __device__ __forceinline__ uint32_t SharedAddress(const void* shared) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
 }
 
+// Programmatic dependent launch (compute capability 9.0; elsewhere kernels follow each other whole): blocks of a kernel
+// may start while earlier kernels of its stream are at their end, and wait here until those are over and what they
+// wrote can be read. The next kernel's blocks may from here on do the same. The first thing that every thread of every
+// kernel does: a kernel that did not wait could end, and let the next one read, before an earlier one has written.
+__device__ __forceinline__ void AwaitEarlierKernels() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 // cp.async: 16 bytes from global to shared memory, both aligned to 16; zeros where not `valid` (the address is then not
 // read, but must be some address).
 __device__ __forceinline__ void CopyAsync16(void* shared, const void* global, bool valid) {

@@ -55,7 +55,7 @@ struct Block::Fiber {
   const uint64_t* counter = nullptr;  // waits until *counter differs from value; null: it can go on
   uint64_t value = 0;
   const char* what = "start";
-  bool done = false;
+  bool done = false, awaited = false;
   std::vector<std::function<void()>> open;                // copies not yet committed
   std::deque<std::vector<std::function<void()>>> groups;  // committed, not yet landed
 };
@@ -118,7 +118,7 @@ void Block::Run(const std::function<void()>& body) {
   for (auto& fiber : fibers_) {
     Fiber& f = *fiber;
     f.counter = nullptr;
-    f.done = false;
+    f.done = f.awaited = false;
     f.self = boost::context::fiber(std::allocator_arg, KeptStacks(), [&f, &body](boost::context::fiber&& scheduler) {
       f.scheduler = std::move(scheduler);
       body();
@@ -211,6 +211,9 @@ void Block::ArriveNamed(int id, int threads) {
   barrier.arrived = 0;
   ++barrier.generation;
 }
+
+void Block::AwaitEarlierKernels() { fibers_[static_cast<size_t>(current_)]->awaited = true; }
+bool Block::awaited() const { return fibers_[static_cast<size_t>(current_)]->awaited; }
 
 const std::byte* Block::ExchangeBytes(const void* mine, size_t bytes, const char* what) {
   Warp& warp = warps_[static_cast<size_t>(current_ / kWarpLanes)];

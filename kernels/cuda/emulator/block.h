@@ -59,6 +59,10 @@ class Block {
   void SyncNamed(int id, int threads) { Meet(named_[id], threads, "bar.sync"); }
   void ArriveNamed(int id, int threads);
 
+  // griddepcontrol.wait of the calling thread, and whether it has been.
+  void AwaitEarlierKernels();
+  bool awaited() const;
+
   // Gives `mine` to the lanes of this warp, all of which must call it, and returns the array of what they gave.
   template <class T>
   struct Lanes {

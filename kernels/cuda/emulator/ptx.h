@@ -12,6 +12,8 @@
 
 namespace lamina::cuda {
 
+inline void AwaitEarlierKernels() { emulator::Block::Current().AwaitEarlierKernels(); }
+
 inline void CopyAsync16(void* shared, const void* global, bool valid) {
   emulator::Block::RequireAligned(shared, 16);
   if (valid) emulator::Block::RequireAligned(global, 16);

@@ -91,6 +91,7 @@ __device__ __forceinline__ void AddValues(const ContextShared<kQueries>& shared,
 
 template <class T, int kQueries>
 __global__ void __launch_bounds__(kContextThreads, 2) AdditiveContextKernel(const __grid_constant__ AdditiveArgs a) {
+  AwaitEarlierKernels();
   using Shared = ContextShared<kQueries>;
   Shared& shared = SharedMemory<Shared>();
   constexpr int kPerRow = kContextThreads / kQueries;  // threads that share a row of scores

@@ -20,6 +20,7 @@ __device__ __forceinline__ float4 MapUnits(const float4& x, int unit, int units,
 }
 
 __global__ void __launch_bounds__(kExponentialThreads) AdditiveKeysKernel(const __grid_constant__ AdditiveKeysArgs a) {
+  AwaitEarlierKernels();
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32;
   const int keys = static_cast<int>(a.keys.divisor);
   if (blockIdx.x == 0) {
@@ -50,6 +51,7 @@ __global__ void __launch_bounds__(kExponentialThreads) AdditiveKeysKernel(const 
 
 __global__ void __launch_bounds__(kExponentialThreads)
     AdditiveQueriesKernel(const __grid_constant__ AdditiveQueriesArgs a) {
+  AwaitEarlierKernels();
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32;
   const int row = static_cast<int>(blockIdx.x) * (kExponentialThreads / 32) + thread / 32;
   if (row >= a.rows) return;

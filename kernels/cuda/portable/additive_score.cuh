@@ -125,6 +125,7 @@ __device__ __forceinline__ void StoreTile(const AdditiveArgs& a, const ScoreTile
 }
 
 __global__ void __launch_bounds__(kScoreThreads, 3) AdditiveTilesKernel(const __grid_constant__ AdditiveArgs a) {
+  AwaitEarlierKernels();
   TilesShared& shared = SharedMemory<TilesShared>();
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32;
   const auto key_tiles = static_cast<int>(DivUp(a.keys, kScoreTile)), block = static_cast<int>(blockIdx.x);
@@ -188,6 +189,7 @@ __device__ __forceinline__ void AddPass(const RowsShared<kQueries>& shared, int 
 
 template <int kQueries>
 __global__ void __launch_bounds__(kScoreThreads, 2) AdditiveRowsKernel(const __grid_constant__ AdditiveArgs a) {
+  AwaitEarlierKernels();
   RowsShared<kQueries>& shared = SharedMemory<RowsShared<kQueries>>();
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
   const auto key_blocks = static_cast<int>(DivUp(a.keys, kKeysPerBlock)), block = static_cast<int>(blockIdx.x);

@@ -131,6 +131,7 @@ __device__ __forceinline__ void RunningSoftmax(float factor, Scores& s, SoftmaxS
 
 template <class Shape>
 __global__ void __launch_bounds__(Shape::kThreads, 1) AttentionKernel(const __grid_constant__ AttentionArgs a) {
+  AwaitEarlierKernels();
   constexpr bool kSplit = Shape::kSplit;
   using T = typename Shape::T;
   using Scores = WarpTile<Shape::kMath, Shape::kWarpM, Shape::kWarpKeys>;
@@ -254,6 +255,7 @@ struct MergeShared {
 };
 template <class T>
 __global__ void __launch_bounds__(32 * kMergeWarps) AttentionMergeKernel(const __grid_constant__ AttentionArgs a) {
+  AwaitEarlierKernels();
   auto& shared = SharedMemory<MergeShared>();
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
   const auto flat = static_cast<int>(blockIdx.x);

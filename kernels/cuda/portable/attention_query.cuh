@@ -92,6 +92,7 @@ __device__ __forceinline__ void RecomputeRow(const AttentionArgs& a, const Query
 inline constexpr int kWeightsWarps = 8;
 template <class T>
 __global__ void __launch_bounds__(32 * kWeightsWarps) AttentionWeightsKernel(const __grid_constant__ AttentionArgs a) {
+  AwaitEarlierKernels();
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const uint32_t row = blockIdx.x * kWeightsWarps + threadIdx.x / 32;
   if (row >= static_cast<uint32_t>(a.batch * a.num_heads * a.seqlen_q)) return;

@@ -38,6 +38,7 @@ __device__ __forceinline__ void FinishColumns(const DepthwiseArgs& a, const floa
 template <class T, int kK, int kStride>
 __global__ void __launch_bounds__(kDepthwiseThreads, kK == 3 ? 3 : 2)
     DepthwiseWalk(const __grid_constant__ DepthwiseArgs a) {
+  AwaitEarlierKernels();
   using Window = DepthwiseWindow<kK, kStride>;
   constexpr int kColumns = Window::kColumns, kSlots = Window::kSlots;
   const uint32_t walk = blockIdx.x * kDepthwiseThreads + threadIdx.x;
@@ -104,6 +105,7 @@ __global__ void __launch_bounds__(kDepthwiseThreads, kK == 3 ? 3 : 2)
 
 template <class T, int kK, int kStride>
 __global__ void __launch_bounds__(kDepthwiseThreads, 4) DepthwiseRow(const __grid_constant__ DepthwiseArgs a) {
+  AwaitEarlierKernels();
   using Window = DepthwiseWindow<kK, kStride>;
   constexpr int kColumns = Window::kColumns;
   const uint32_t walk = blockIdx.x * kDepthwiseThreads + threadIdx.x;
@@ -142,6 +144,7 @@ __global__ void __launch_bounds__(kDepthwiseThreads, 4) DepthwiseRow(const __gri
 // Lanes along channels where these are neighbours in x, else along pixels.
 template <class T>
 __global__ void __launch_bounds__(kDepthwiseThreads) DepthwiseQuad(const __grid_constant__ DepthwiseArgs a) {
+  AwaitEarlierKernels();
   const uint32_t item = blockIdx.x * kDepthwiseThreads + threadIdx.x;
   const auto quads = static_cast<uint32_t>(QuadsOf(a));
   const uint32_t rows = static_cast<uint32_t>(a.images) * a.pixels.divisor;

@@ -125,6 +125,7 @@ class DepthwiseProducer {
 template <Math kMath>
 __global__ void __launch_bounds__(kFusedThreads, kBlocksPerSm<kMath>)
     FusedDwPw(const __grid_constant__ FusedDwPwArgs a) {
+  AwaitEarlierKernels();
   using T = ElementOf<kMath>;
   constexpr int kWarpM = 32, kWarpsN = kFusedN / kWarpN, kStageBytes = kFusedN * kStepBytes;
   constexpr int kTileBytes = kFusedRows * kStepBytes;

@@ -181,6 +181,7 @@ inline constexpr int kBlocksPerSm = kMath == Math::kF32 || kMath == Math::kTf32x
 template <Math kMath, int kM, bool kChunks>
 __global__ void __launch_bounds__(GemmShape<kM>::kThreads, kBlocksPerSm<kMath>)
     GemmKernel(const __grid_constant__ GemmArgs a) {
+  AwaitEarlierKernels();
   using Shape = GemmShape<kM>;
   using T = ElementOf<kMath>;
   using Loader =

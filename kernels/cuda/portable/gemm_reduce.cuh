@@ -14,6 +14,7 @@ inline constexpr int kReduceThreads = 128;
 template <class T>
 __global__ void __launch_bounds__(kReduceThreads)
     GemmReduceKernel(const __grid_constant__ GemmArgs a, const float* partials, const __grid_constant__ Divider quads) {
+  AwaitEarlierKernels();
   const uint32_t item = blockIdx.x * kReduceThreads + threadIdx.x;
   const uint32_t row = quads.Quotient(item), quad = item - row * quads.divisor;
   if (row >= static_cast<uint32_t>(a.rows)) return;

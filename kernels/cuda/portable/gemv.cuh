@@ -23,6 +23,7 @@ __device__ __forceinline__ void LoadChunk(const T* p, float (&v)[kChunkElements<
 
 template <Math kMath, int kRows, bool kChunks>
 __global__ void __launch_bounds__(kGemvThreads, 4) GemvKernel(const __grid_constant__ GemmArgs a) {
+  AwaitEarlierKernels();
   using T = ElementOf<kMath>;
   constexpr int kElements = kChunkElements<T>, kStride = 32 * kElements;
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32;

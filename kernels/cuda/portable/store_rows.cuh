@@ -9,14 +9,17 @@ namespace lamina::cuda {
 
 inline constexpr int kStoreThreads = 256;
 
-// A thread an element, neighbouring ones of a row.
+// A block to a row of all heads.
 template <class T>
 __global__ void __launch_bounds__(kStoreThreads) StoreRowsKernel(const __grid_constant__ StoreRowsArgs a) {
-  const int64_t at = int64_t{blockIdx.x} * kStoreThreads + threadIdx.x;
-  const int64_t row = at / a.dim, head = row % a.heads, i = row / a.heads % a.rows, b = row / a.heads / a.rows;
-  if (b >= a.batch) return;
-  static_cast<T*>(a.to)[b * a.strides.batch + i * a.strides.row + head * a.strides.head + at % a.dim] =
-      static_cast<const T*>(a.from)[at];
+  AwaitEarlierKernels();
+  const auto row = static_cast<int>(blockIdx.x), b = row / a.rows, i = row - b * a.rows;
+  const T* from = static_cast<const T*>(a.from) + int64_t{row} * a.heads * a.dim;
+  T* to = static_cast<T*>(a.to) + b * a.strides.batch + i * a.strides.row;
+  for (int at = static_cast<int>(threadIdx.x); at < a.heads * a.dim; at += kStoreThreads) {
+    const int head = at / a.dim;
+    to[head * a.strides.head + at - head * a.dim] = from[at];
+  }
 }
 
 }  // namespace lamina::cuda

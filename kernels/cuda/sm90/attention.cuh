@@ -60,6 +60,7 @@ class FlashWgmma {
       v_ring_.Init(Shape::kConsumers);
     }
     __syncthreads();
+    AwaitEarlierKernels();
     if (thread < kWarpgroup) {
       DecreaseRegisters<24>();
       if (thread < 32 && ElectOne()) LoadAll();

@@ -36,6 +36,7 @@ class WgmmaGemm {
     const int thread = static_cast<int>(threadIdx.x);
     if (thread == 0) ring_.Init(Shape::kConsumers);
     __syncthreads();
+    AwaitEarlierKernels();
     if (thread < kWarpgroup) {
       DecreaseRegisters<40>();
       if (thread < 32 && ElectOne()) LoadAll();
