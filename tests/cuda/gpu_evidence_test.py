@@ -67,7 +67,7 @@ class Table(unittest.TestCase):
     def test_the_whole_table(self):
         bench = {"case": "GEMM", "dtype": "f32", "desc": "", "us": 8.0, "floor_us": 1.0}
         text = table.markdown({
-            "facts": {"card": "C", "cuda": "13", "torch": "2", "cudnn": "9"}, "date": "D", "library": "L", "parity": {
+            "facts": {"card": "C", "driver": "580", "cuda": "13", "torch": "2", "cudnn": "9"}, "date": "D", "library": "L", "parity": {
                 "conv2d f32": {"passed": 3, "failed": 1, "refused": 0}}, "failures": ["conv2d on x: wrong"],
             "sanitize": [{"tool": "memcheck", "exit": 0}],
             "benches": [{**bench, "contender": "cuda/implicit_gemm", "predicted_us": 7.0}, {**bench, "contender": "cuBLAS f32"}]})

@@ -1,20 +1,40 @@
-"""What the card reaches: copies, PyTorch's matrix products, the cost of a launch in a graph."""
+"""What the card reaches: copies, PyTorch's matrix products, the cost of a launch in a graph; and, from its data sheet, the
+rate of its special functions."""
+
+import pathlib
+import re
 
 import torch
 
 from measure import GraphTimer, in_turns
 
+SPECIAL_FUNCTIONS = 16  # exp2, tanh, reciprocals per clock of a multiprocessor, since compute capability 7.0
+
+
+def driver():
+    """The kernel module's version, as its file words it: "NVRM version: ... Kernel Module  580.65.06  ..."."""
+    try:
+        text = pathlib.Path("/proc/driver/nvidia/version").read_text()
+    except OSError:
+        return "unknown"
+    found = re.search(r"\d+\.\d+(\.\d+)?", text)
+    return found[0] if found else "unknown"
+
 
 def facts():
     p = torch.cuda.get_device_properties(0)
     return {"card": p.name, "capability": f"{p.major}.{p.minor}", "multiprocessors": p.multi_processor_count,
-            "memory_bytes": p.total_memory, "l2_bytes": p.L2_cache_size, "torch": torch.__version__,
+            "clock_hz": 1e3 * getattr(p, "clock_rate", 0),  # 0: a PyTorch that does not say
+            "memory_bytes": p.total_memory, "l2_bytes": p.L2_cache_size, "driver": driver(), "torch": torch.__version__,
             "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
 
 
 def run(emit):
     """One record a ceiling: bytes or operations per second, or microseconds."""
-    emit({"facts": facts()})
+    known = facts()
+    emit({"facts": known})
+    if known["clock_hz"]:
+        emit({"ceiling": "special", "per_second": SPECIAL_FUNCTIONS * known["multiprocessors"] * known["clock_hz"]})
     stream = torch.cuda.Stream()
     a = torch.randn(1 << 29, device="cuda")
     b = torch.empty_like(a)

@@ -55,7 +55,7 @@ def markdown(data):
     facts, out = data["facts"], []
     if facts is None:
         return "Not yet run on a GPU.\n"
-    out.append(f"{facts['card']}, CUDA {facts['cuda']}, PyTorch {facts['torch']}, cuDNN {facts['cudnn']}; "
+    out.append(f"{facts['card']}, driver {facts['driver']}, CUDA {facts['cuda']}, PyTorch {facts['torch']}, cuDNN {facts['cudnn']}; "
                f"{data['date']}, {data['library']}\n")
     out += ["| problem | products | Lamina | us | best peer | us | ratio | of the floor |", "| --- | --- | --- | --- | --- | --- | --- | --- |"]
     for case, dtype, name, us, peer, peer_us, ratio, share in bench_rows(data["benches"]):
