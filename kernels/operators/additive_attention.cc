@@ -167,14 +167,16 @@ Status AdditiveAttention::PrepareKeys(const void* keys, const int32_t* key_lengt
                                       void* scratch) const {
   const State& s = *state_;
   if (s.desc.batch == 0) return {};
-  if (keys == nullptr && s.desc.keys > 0) return Refuse(s.desc, "keys must not be null");
-  if (prepared_keys == nullptr) return Refuse(s.desc, "prepared_keys must not be null");
-  if (Status status = CheckPreparedAlignment(s.desc, prepared_keys); !status.ok()) return status;
-  if (s.context.backend != Backend::kCuda) {
-    if (Status status = prepared_keys::CheckLengths(s.desc, key_lengths); !status.ok()) return status;
-  }
-  return WithScratch(s.desc, s.context.backend, s.kernel->scratch_bytes(), scratch, [&](std::byte* memory) {
-    return s.kernel->PrepareKeys(keys, key_lengths, static_cast<std::byte*>(prepared_keys), memory);
+  return verbose::Doing(verbose::Event::kPrepareKeys, *this, [&]() -> Status {
+    if (keys == nullptr && s.desc.keys > 0) return Refuse(s.desc, "keys must not be null");
+    if (prepared_keys == nullptr) return Refuse(s.desc, "prepared_keys must not be null");
+    if (Status status = CheckPreparedAlignment(s.desc, prepared_keys); !status.ok()) return status;
+    if (s.context.backend != Backend::kCuda) {
+      if (Status status = prepared_keys::CheckLengths(s.desc, key_lengths); !status.ok()) return status;
+    }
+    return WithScratch(s.desc, s.context.backend, s.kernel->scratch_bytes(), scratch, [&](std::byte* memory) {
+      return s.kernel->PrepareKeys(keys, key_lengths, static_cast<std::byte*>(prepared_keys), memory);
+    });
   });
 }
 

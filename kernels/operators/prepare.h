@@ -19,6 +19,7 @@
 #include "kernels/operators/candidate.h"
 #include "kernels/operators/resolve.h"
 #include "kernels/operators/text.h"
+#include "kernels/operators/verbose.h"
 #include "lamina/operator.h"
 
 namespace lamina {
@@ -76,52 +77,60 @@ Result<std::vector<CandidateReport>> Operator<D, W, T>::Candidates(const D& desc
 
 template <class D, class W, class T>
 Result<Operator<D, W, T>> Operator<D, W, T>::Prepare(const D& desc, const W& weights, const Context& asked) {
-  Result<std::vector<CandidateReport>> reports = Candidates(desc, asked);
-  if (!reports.ok()) return reports.status();
-  const Context context = *Resolve(asked);
-  if (Status s = Traits<Operator>::CheckWeights(desc, weights); !s.ok()) return s;
-  const auto candidates = Traits<Operator>::Offered(context.backend);
-  const Result<size_t> best = Choose(ToString(desc), context, *reports);
-  if (!best.ok()) return best.status();
-  const Candidate<Operator>& candidate = candidates[*best];
-  auto kernel = candidate.prepare(desc, weights, context);
-  if (!kernel.ok()) return kernel.status();
-  return Operator(
-      std::make_shared<const State>(State{desc, context, &candidate, std::move(*kernel), (*reports)[*best].name,
-                                          StaysInOneThread(context, (*reports)[*best].predicted_ns)}));
+  const auto prepare = [&]() -> Result<Operator> {
+    Result<std::vector<CandidateReport>> reports = Candidates(desc, asked);
+    if (!reports.ok()) return reports.status();
+    const Context context = *Resolve(asked);
+    if (Status s = Traits<Operator>::CheckWeights(desc, weights); !s.ok()) return s;
+    const auto candidates = Traits<Operator>::Offered(context.backend);
+    const Result<size_t> best = Choose(ToString(desc), context, *reports);
+    if (!best.ok()) return best.status();
+    const Candidate<Operator>& candidate = candidates[*best];
+    auto kernel = candidate.prepare(desc, weights, context);
+    if (!kernel.ok()) return kernel.status();
+    return Operator(
+        std::make_shared<const State>(State{desc, context, &candidate, std::move(*kernel), (*reports)[*best].name,
+                                            StaysInOneThread(context, (*reports)[*best].predicted_ns)}));
+  };
+  return verbose::Making<Operator>(verbose::Event::kPrepare, desc, prepare);
 }
 
 template <class D, class W, class T>
 Result<Operator<D, W, T>> Operator<D, W, T>::Reshape(const D& desc) const {
-  if (Status s = desc.Validate(); !s.ok()) return s;
-  if (const std::string fixed = text::FixedDifferences(state_->desc, desc); !fixed.empty()) {
-    return Refuse(desc, "Reshape may change only run-time sizes, pads and strides, not " + fixed + " of the prepared " +
-                            ToString(state_->desc));
-  }
-  const Judgement judgement = state_->candidate->judge(desc, OnOneThread(state_->context));
-  if (!judgement.refusal.empty()) {
-    return Refuse(desc, "the prepared " + state_->implementation + " cannot serve: " + judgement.refusal);
-  }
-  auto kernel = state_->kernel->Reshape(desc);
-  if (!kernel.ok()) return kernel.status();
-  return Operator(std::make_shared<const State>(State{desc, state_->context, state_->candidate, std::move(*kernel),
-                                                      state_->implementation,
-                                                      StaysInOneThread(state_->context, judgement.predicted_ns)}));
+  const auto reshape = [&]() -> Result<Operator> {
+    if (Status s = desc.Validate(); !s.ok()) return s;
+    if (const std::string fixed = text::FixedDifferences(state_->desc, desc); !fixed.empty()) {
+      return Refuse(desc, "Reshape may change only run-time sizes, pads and strides, not " + fixed +
+                              " of the prepared " + ToString(state_->desc));
+    }
+    const Judgement judgement = state_->candidate->judge(desc, OnOneThread(state_->context));
+    if (!judgement.refusal.empty()) {
+      return Refuse(desc, "the prepared " + state_->implementation + " cannot serve: " + judgement.refusal);
+    }
+    auto kernel = state_->kernel->Reshape(desc);
+    if (!kernel.ok()) return kernel.status();
+    return Operator(std::make_shared<const State>(State{desc, state_->context, state_->candidate, std::move(*kernel),
+                                                        state_->implementation,
+                                                        StaysInOneThread(state_->context, judgement.predicted_ns)}));
+  };
+  return verbose::Making<Operator>(verbose::Event::kReshape, desc, reshape);
 }
 
 template <class D, class W, class T>
 Status Operator<D, W, T>::Run(const T& tensors, void* scratch) const {
   const State& s = *state_;
   if (Traits<Operator>::IsEmpty(s.desc)) return {};
-  if (Status status = Traits<Operator>::CheckTensors(s.desc, tensors); !status.ok()) return status;
-  if constexpr (requires { Traits<Operator>::CheckLengths(s.desc, tensors); }) {
-    if (s.context.backend != Backend::kCuda) {  // there they lie on the device
-      if (Status status = Traits<Operator>::CheckLengths(s.desc, tensors); !status.ok()) return status;
+  return verbose::Doing(verbose::Event::kRun, *this, [&]() -> Status {
+    if (Status status = Traits<Operator>::CheckTensors(s.desc, tensors); !status.ok()) return status;
+    if constexpr (requires { Traits<Operator>::CheckLengths(s.desc, tensors); }) {
+      if (s.context.backend != Backend::kCuda) {  // there they lie on the device
+        if (Status status = Traits<Operator>::CheckLengths(s.desc, tensors); !status.ok()) return status;
+      }
     }
-  }
-  const cpu::SerialScope scope(s.serial);
-  return WithScratch(s.desc, s.context.backend, s.kernel->scratch_bytes(), scratch,
-                     [&](std::byte* memory) { return s.kernel->Run(tensors, memory); });
+    const cpu::SerialScope scope(s.serial);
+    return WithScratch(s.desc, s.context.backend, s.kernel->scratch_bytes(), scratch,
+                       [&](std::byte* memory) { return s.kernel->Run(tensors, memory); });
+  });
 }
 
 template <class D, class W, class T>
