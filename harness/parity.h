@@ -12,6 +12,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -111,6 +112,7 @@ struct ParityOptions {
   std::vector<Isa> isas = {};               // empty: every supported one; of the CPU backend
   std::vector<size_t> threads = {1, 2, 3};  // the first is compared with the reference, the others bit for bit with it
   std::string implementation = {};          // empty: every candidate
+  std::optional<Accuracy> accuracy = {};    // whose tolerance holds; empty: the candidate's own
   uint64_t seed = 1;
   // The runs: what tensors hold, and on which side of them the inaccessible page lies.
   std::vector<std::pair<Fill, Guard>> tensors = {{Fill::kExact, Guard::kEnd},
@@ -200,7 +202,7 @@ std::vector<Checked> CandidatesToCheck(const typename Op::Desc& desc, const Pari
         continue;
       }
       context.implementation = candidate.name;
-      checked.push_back({context, candidate.accuracy, where, ""});
+      checked.push_back({context, options.accuracy.value_or(candidate.accuracy), where, ""});
     }
   }
   return checked;

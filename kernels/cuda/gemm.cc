@@ -47,7 +47,7 @@ Error StartTiles(Math math, const GemmArgs& a, GemmVariant variant, void* stream
 }  // namespace
 
 Result<std::shared_ptr<const GemmWeights>> GemmWeights::Pack(const std::string& desc, Math math,
-                                                             const HostWeights& host) {
+                                                             const HostWeights& host, int parts) {
   GemmArgs a;
   a.groups = host.groups;
   a.n = host.n;
@@ -58,7 +58,8 @@ Result<std::shared_ptr<const GemmWeights>> GemmWeights::Pack(const std::string& 
   a.n_padded = PaddedN(a.n);
   a.k_padded = PaddedK(a.k, math);
   const auto element = static_cast<size_t>(ElementBytes(math));
-  std::vector<std::byte> packed(static_cast<size_t>(a.groups) * a.n_padded * a.k_padded * element);
+  const size_t elements = static_cast<size_t>(a.groups) * a.n_padded * a.k_padded;
+  std::vector<std::byte> packed(parts * elements * element);
   std::vector<float> bias(static_cast<size_t>(a.groups) * a.n_padded);
   for (int g = 0; g < a.groups; ++g) {
     for (int n = 0; n < a.n; ++n) {
@@ -76,6 +77,11 @@ Result<std::shared_ptr<const GemmWeights>> GemmWeights::Pack(const std::string& 
       }
       if (host.bias != nullptr) bias[row] = LoadElement(host.bias, DTypeOf(math), int64_t{g} * a.n + n);
     }
+  }
+  if (parts == 2) {
+    const auto* weights = reinterpret_cast<const float*>(packed.data());
+    auto* rests = reinterpret_cast<float*>(packed.data()) + elements;
+    for (size_t i = 0; i < elements; ++i) rests[i] = Tf32Rest(weights[i]);
   }
   auto w = DeviceMemory::Upload(desc, packed.data(), packed.size());
   if (!w.ok()) return w.status();

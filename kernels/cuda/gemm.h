@@ -22,8 +22,10 @@ struct HostWeights {
 // On the device, as GemmArgs wants them.
 class GemmWeights {
  public:
-  // `desc` begins the sentence of a refusal.
-  static Result<std::shared_ptr<const GemmWeights>> Pack(const std::string& desc, Math math, const HostWeights& host);
+  // `desc` begins the sentence of a refusal. `parts`: 2 puts the rests that TF32 leaves off (Tf32Rest) behind the
+  // weights.
+  static Result<std::shared_ptr<const GemmWeights>> Pack(const std::string& desc, Math math, const HostWeights& host,
+                                                         int parts = 1);
   // Fills in where the weights lie: w, bias and their padding. Whoever made args knows the sizes.
   void Describe(GemmArgs& args) const;
   Math math() const { return math_; }

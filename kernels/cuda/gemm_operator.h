@@ -27,6 +27,7 @@ struct GemmSizes {
 // The portable kernel, as WgmmaProduct (sm90_gemm.h) is Hopper's.
 class PortableProduct {
  public:
+  static constexpr int Parts(Math) { return 1; }
   static std::string Refuses(const Device&, Math, const GemmArgs&) { return ""; }
   static double Predict(const Device& device, Math math, const GemmArgs& a) { return PredictGemm(device, math, a); }
   static Result<std::shared_ptr<const PortableProduct>> Make(const std::string&, const Device* device, Math math,
@@ -99,7 +100,8 @@ class GemmOperator final : public Kernel<Op> {
                                                            const Context& context) {
     const Result<const Device*> device = DeviceFor(context.stream);
     if (!device.ok()) return device.status();
-    auto packed = GemmWeights::Pack(ToString(d), MathOf(kMath, d.dtype), GemmTraits<Op>::Host(d, weights));
+    const Math math = MathOf(kMath, d.dtype);
+    auto packed = GemmWeights::Pack(ToString(d), math, GemmTraits<Op>::Host(d, weights), Product::Parts(math));
     if (!packed.ok()) return packed.status();
     return Make(d, *device, context.stream, std::move(*packed));
   }
@@ -141,6 +143,7 @@ inline constexpr Candidate<Op> kGemmCandidates[] = {
     GemmCandidate<Op, PortableProduct, Math::kTf32x3>("implicit_gemm_tf32x3", Accuracy::kReduced),
     GemmCandidate<Op, PortableProduct, Math::kTf32>("implicit_gemm_tf32", Accuracy::kReduced),
     GemmCandidate<Op, WgmmaProduct, Math::kF32>("implicit_gemm_wgmma"),
+    GemmCandidate<Op, WgmmaProduct, Math::kTf32x3>("implicit_gemm_wgmma_tf32x3", Accuracy::kReduced),
     GemmCandidate<Op, WgmmaProduct, Math::kTf32>("implicit_gemm_wgmma_tf32", Accuracy::kReduced)};
 
 }  // namespace lamina::cuda

@@ -2,6 +2,6 @@
 
 namespace lamina::cuda {
 
-template Error StartWgmmaGemm<Math::kF16>(const WgmmaGemmArgs&, int, int, void*);
+template Error StartWgmmaGemm<Math::kF16>(const WgmmaGemmArgs&, WgmmaTile, int, void*);
 
 }  // namespace lamina::cuda

@@ -59,9 +59,10 @@ CUtensorMapDataType DriverType(TmaElement element) {
   switch (element) {
     case TmaElement::kBf16: return CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
     case TmaElement::kF16: return CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
-    case TmaElement::kTf32: break;
+    case TmaElement::kTf32: return CU_TENSOR_MAP_DATA_TYPE_TFLOAT32;
+    case TmaElement::kF32: break;
   }
-  return CU_TENSOR_MAP_DATA_TYPE_TFLOAT32;
+  return CU_TENSOR_MAP_DATA_TYPE_FLOAT32;
 }
 CUtensorMapSwizzle DriverSwizzle(Swizzle s) {
   switch (s) {

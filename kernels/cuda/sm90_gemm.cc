@@ -3,15 +3,12 @@
 #include <algorithm>
 
 #include "kernels/cuda/core/cost.h"
-#include "kernels/cuda/core/schedule.h"
 #include "kernels/cuda/image.h"
 
 namespace lamina::cuda {
 namespace {
 
-constexpr int kTileM = WgmmaShape<256>::kM, kStep = WgmmaShape<256>::kStepBytes;
-
-int StepElements(Math math) { return kStep / ElementBytes(math); }
+int StepElements(Math math) { return 128 / ElementBytes(math); }
 int64_t Steps(Math math, const GemmArgs& a) { return int64_t{a.kh} * a.kw * DivUp(a.channels, StepElements(math)); }
 uint64_t StrideBytes(Math math, int64_t elements) { return static_cast<uint64_t>(elements * ElementBytes(math)); }
 
@@ -29,17 +26,17 @@ bool EvenRows(const GemmArgs& a, const RowStrides& s) {
   return a.rows <= pixels || s.image == pixels * s.pixel;
 }
 
-TileMap MatrixMap(Math math, const GemmArgs& a) {
+TileMap MatrixMap(Math math, const GemmArgs& a, int tile_m) {
   return {.element = TmaElementOf(math),
           .rank = 2,
           .base = a.x,
           .dims = {static_cast<uint64_t>(a.channels), static_cast<uint64_t>(a.rows)},
           .strides = {StrideBytes(math, a.x_pixel)},
-          .box = {static_cast<uint32_t>(StepElements(math)), kTileM}};
+          .box = {static_cast<uint32_t>(StepElements(math)), static_cast<uint32_t>(tile_m)}};
 }
 
 // Windows begin at -pad and end where the last output's does.
-Im2colMap ImageMap(Math math, const GemmArgs& a) {
+Im2colMap ImageMap(Math math, const GemmArgs& a, int tile_m) {
   const auto ow = static_cast<int>(a.ow.divisor), oh = static_cast<int>(a.pixels.divisor / a.ow.divisor);
   const int images = a.rows / static_cast<int>(a.pixels.divisor);
   return {.element = TmaElementOf(math),
@@ -51,23 +48,24 @@ Im2colMap ImageMap(Math math, const GemmArgs& a) {
           .upper = {(ow - 1) * a.stride_w - a.pad_left - (a.iw - 1), (oh - 1) * a.stride_h - a.pad_top - (a.ih - 1)},
           .step = {static_cast<uint32_t>(a.stride_w), static_cast<uint32_t>(a.stride_h)},
           .channels = static_cast<uint32_t>(StepElements(math)),
-          .pixels = kTileM};
+          .pixels = static_cast<uint32_t>(tile_m)};
 }
 
-// Channels, taps, outputs: a tap's channels end where the image's do, and what lies beyond is zero in both.
+// Channels, taps, outputs, parts: a tap's channels end where the image's do, and what lies beyond is zero in both.
 TileMap WeightsMap(Math math, const GemmArgs& a, int tile_n) {
   const int taps = a.kh * a.kw;
+  const auto parts = static_cast<uint32_t>(WeightParts(math));
   const uint64_t row = StrideBytes(math, PaddedK(a.k, math));
   return {.element = TmaElementOf(math),
-          .rank = 3,
+          .rank = parts == 1 ? 3u : 4u,
           .base = a.w,
-          .dims = {static_cast<uint64_t>(a.channels), static_cast<uint64_t>(taps), static_cast<uint64_t>(a.n)},
-          .strides = {taps == 1 ? row : StrideBytes(math, a.channels), row},
-          .box = {static_cast<uint32_t>(StepElements(math)), 1, static_cast<uint32_t>(tile_n)}};
+          .dims = {static_cast<uint64_t>(a.channels), static_cast<uint64_t>(taps), static_cast<uint64_t>(a.n), parts},
+          .strides = {taps == 1 ? row : StrideBytes(math, a.channels), row, row * static_cast<uint64_t>(PaddedN(a.n))},
+          .box = {static_cast<uint32_t>(StepElements(math)), 1, static_cast<uint32_t>(tile_n), parts}};
 }
 
-int TileN(const Device& device, Math math, const GemmArgs& a) {
-  return WgmmaTileN(a.rows, a.n, Steps(math, a), device.multiprocessors);
+WgmmaTile TileFor(const Device& device, Math math, const GemmArgs& a) {
+  return WgmmaTileFor(math, a.rows, a.n, Steps(math, a), device.multiprocessors);
 }
 
 }  // namespace
@@ -82,27 +80,20 @@ std::string WgmmaProduct::Refuses(const Device& device, Math math, const GemmArg
   if (a.x_channel != 1) return "reads images with dense channels (nhwc)";
   if (a.rows == 0) return "";  // nothing is ever read
   if (std::string why = Validate(WeightsMap(math, a, 256)); !why.empty()) return why;
-  if (IsMatrix(a)) return Validate(MatrixMap(math, a));
+  if (IsMatrix(a)) return Validate(MatrixMap(math, a, 256));
   for (const int64_t last : {int64_t{a.kh - 1} * a.dilation_h, int64_t{a.kw - 1} * a.dilation_w}) {
     if (last > kMostTapOffset)
       return "takes filters of up to 256 pixels, dilation counted, got " + std::to_string(last + 1);
   }
-  return Validate(ImageMap(math, a));
+  return Validate(ImageMap(math, a, 256));
 }
 
 double WgmmaProduct::Predict(const Device& device, Math math, const GemmArgs& a) {
-  const int tile_n = TileN(device, math, a);
-  const auto tiles = static_cast<double>(DivUp(a.rows, kTileM) * DivUp(a.n, tile_n));
-  const auto steps = static_cast<double>(Steps(math, a));
-  // What tiles read comes from L2 at about three times the memory's rate; what all must read comes from memory.
-  const double from_l2 = tiles * steps * (kTileM + tile_n) * kStep / 3;
-  const double from_memory = (static_cast<double>(a.rows) + a.n) * a.k * ElementBytes(math) +
-                             static_cast<double>(a.rows) * a.n * ElementBytes(math);
-  const double clocks = static_cast<double>(TileClocks(tile_n, Steps(math, a)));
-  const double ideal = steps * 4 * tile_n;
-  const double flops = tiles * kTileM * tile_n * 2 * steps * StepElements(math) * (clocks / ideal);
-  return PredictNs({static_cast<double>(device.multiprocessors), device.clock_hz, device.bytes_per_second}, flops,
-                   WgmmaFlopsPerClock(math), std::max(from_l2, from_memory), tiles, 1);
+  const WgmmaTile tile = TileFor(device, math, a);
+  const auto rows = static_cast<double>(a.rows), n = static_cast<double>(a.n);
+  const auto clocks = static_cast<double>(WgmmaClocks(math, tile, a.rows, a.n, Steps(math, a), device.multiprocessors));
+  const double bytes = ElementBytes(math) * ((rows + n * WeightParts(math)) * a.k + rows * n);
+  return kLaunchNs + 1e9 * std::max(clocks / device.clock_hz, bytes / device.bytes_per_second);
 }
 
 Result<std::shared_ptr<const WgmmaProduct>> WgmmaProduct::Make(const std::string& desc, const Device* device, Math math,
@@ -110,8 +101,8 @@ Result<std::shared_ptr<const WgmmaProduct>> WgmmaProduct::Make(const std::string
   const std::shared_ptr<WgmmaProduct> product(new WgmmaProduct);
   product->device_ = device;
   product->math_ = math;
-  product->tile_n_ = TileN(*device, math, args);
-  const Error error = EncodeTensorMap(WeightsMap(math, args, product->tile_n_), &product->w_);
+  product->tile_ = TileFor(*device, math, args);
+  const Error error = EncodeTensorMap(WeightsMap(math, args, product->tile_.n), &product->w_);
   if (!error.ok()) return DeviceStatus(desc, "describing the weights to TMA", error);
   return std::shared_ptr<const WgmmaProduct>(product);
 }
@@ -120,8 +111,8 @@ Error WgmmaProduct::MapX(const GemmArgs& args, TensorMap* map) const {
   const std::lock_guard lock(mutex_);
   if (args.x != last_x_) {
     last_x_ = nullptr;
-    const Error error = IsMatrix(args) ? EncodeTensorMap(MatrixMap(math_, args), &last_map_)
-                                       : EncodeTensorMap(ImageMap(math_, args), &last_map_);
+    const Error error = IsMatrix(args) ? EncodeTensorMap(MatrixMap(math_, args, tile_.m), &last_map_)
+                                       : EncodeTensorMap(ImageMap(math_, args, tile_.m), &last_map_);
     if (!error.ok()) return error;
     last_x_ = args.x;
   }
@@ -135,12 +126,13 @@ Error WgmmaProduct::Launch(const GemmArgs& args, std::byte*, void* stream) const
   if (const Error error = MapX(args, &a.x); !error.ok()) return error;
   a.gemm.epilogue.quads = TakesQuads(args.epilogue, static_cast<size_t>(ElementBytes(math_))) &&
                           EvenRows(args, args.epilogue.y_strides) && EvenRows(args, args.epilogue.residual_strides);
-  const int64_t tiles = DivUp(args.rows, kTileM) * DivUp(args.n, tile_n_);
+  const int64_t tiles = DivUp(args.rows, tile_.m) * DivUp(args.n, tile_.n);
   const auto blocks = static_cast<int>(std::min<int64_t>(tiles, device_->multiprocessors));
   switch (math_) {
-    case Math::kBf16: return StartWgmmaGemm<Math::kBf16>(a, tile_n_, blocks, stream);
-    case Math::kF16: return StartWgmmaGemm<Math::kF16>(a, tile_n_, blocks, stream);
-    default: return StartWgmmaGemm<Math::kTf32>(a, tile_n_, blocks, stream);
+    case Math::kBf16: return StartWgmmaGemm<Math::kBf16>(a, tile_, blocks, stream);
+    case Math::kF16: return StartWgmmaGemm<Math::kF16>(a, tile_, blocks, stream);
+    case Math::kTf32x3: return StartWgmmaGemm<Math::kTf32x3>(a, tile_, blocks, stream);
+    default: return StartWgmmaGemm<Math::kTf32>(a, tile_, blocks, stream);
   }
 }
 

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "kernels/cuda/core/tensor_map.h"
+#include "kernels/cuda/core/wgmma_plan.h"
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/runtime.h"
 
@@ -21,6 +22,7 @@ struct WgmmaGemmArgs {
 
 class WgmmaProduct {
  public:
+  static constexpr int Parts(Math math) { return WeightParts(math); }
   // `args` has the sizes and strides, pointers may be null: "" or why this kernel does not take them.
   static std::string Refuses(const Device& device, Math math, const GemmArgs& args);
   static double Predict(const Device& device, Math math, const GemmArgs& args);
@@ -37,16 +39,16 @@ class WgmmaProduct {
 
   const Device* device_ = nullptr;
   Math math_ = Math::kBf16;
-  int tile_n_ = 256;
+  WgmmaTile tile_;
   TensorMap w_;
   mutable std::mutex mutex_;
   mutable const void* last_x_ = nullptr;  // whose map is kept
   mutable TensorMap last_map_;
 };
 
-// Of gemm_wgmma_*.cu: tiles of 128 x `tile_n` on `blocks` blocks.
+// Of gemm_wgmma_*.cu.
 template <Math kMath>
-Error StartWgmmaGemm(const WgmmaGemmArgs& args, int tile_n, int blocks, void* stream);
+Error StartWgmmaGemm(const WgmmaGemmArgs& args, WgmmaTile tile, int blocks, void* stream);
 
 }  // namespace lamina::cuda
 

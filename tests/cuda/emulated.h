@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <optional>
 #include <string>
 
 #include "harness/parity.h"
@@ -27,14 +28,16 @@ void UnderBothSchedules(const F& f) {
 namespace lamina::harness {
 
 // Every candidate of kCuda that takes `desc`, or the one of that name; `candidates` of them are expected, at least.
+// They keep the tolerance of `accuracy`, or their own.
 template <class Op>
 void ExpectEmulatedParity(const typename Op::Desc& desc, int candidates = 1, uint64_t seed = 1,
-                          const std::string& implementation = {}) {
+                          const std::string& implementation = {}, std::optional<Accuracy> accuracy = {}) {
   cuda::emulator::UnderBothSchedules([&] {
     const ParityReport report = CheckParity<Op>(
         desc, {.backend = Backend::kCuda,
                .threads = {1},
                .implementation = implementation,
+               .accuracy = accuracy,
                .seed = seed,
                .tensors = {{Fill::kExact, cuda::emulator::TheSchedule().late ? Guard::kBegin : Guard::kEnd},
                            {Fill::kNormal, Guard::kEnd}}});

@@ -196,6 +196,14 @@ TEST(CudaFullyConnected, TakesStridesLayoutsAndResiduals) {
   }
 }
 
+// 3 x TF32 keeps the bound of fused multiply-adds.
+TEST(CudaFullyConnected, ThreeTf32ProductsKeepTheAccuracyOfF32) {
+  for (const int64_t ic : {1, 16, 72, 600}) {
+    ExpectEmulatedParity<FullyConnected>({.m = 63, .ic = ic, .oc = 66}, 1, 1, "cuda/implicit_gemm_tf32x3",
+                                         Accuracy::kStrict);
+  }
+}
+
 TEST(CudaFullyConnected, EveryActivation) {
   for (int kind = 0; kind <= static_cast<int>(ActivationKind::kElu); ++kind) {
     ExpectEmulatedParity<FullyConnected>(

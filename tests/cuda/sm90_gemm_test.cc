@@ -1,13 +1,16 @@
 // The Hopper matrix product through the operators that are one, its plan, and what it refuses.
 #include <gtest/gtest.h>
 
+#include <bit>
+#include <cmath>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "harness/conv2d.h"
 #include "harness/fully_connected.h"
-#include "kernels/cuda/core/schedule.h"
+#include "kernels/cuda/core/element.h"
+#include "kernels/cuda/core/wgmma_plan.h"
 #include "kernels/cuda/emulator/runtime.h"
 #include "tests/cuda/emulated.h"
 
@@ -19,6 +22,7 @@ constexpr DType kDTypes[] = {DType::kF32, DType::kBf16, DType::kF16};
 std::string Implementation(DType dtype) {
   return dtype == DType::kF32 ? "cuda/implicit_gemm_wgmma_tf32" : "cuda/implicit_gemm_wgmma";
 }
+const std::string kSplit = "cuda/implicit_gemm_wgmma_tf32x3";
 
 // Few multiprocessors, so that every block takes several tiles.
 class Sm90 : public testing::Test {
@@ -32,6 +36,13 @@ class Sm90 : public testing::Test {
       d.dtype = dtype;
       ExpectEmulatedParity<Op>(d, 1, 1, Implementation(dtype));
     }
+    CheckSplit<Op>(d);
+  }
+  // 3 x TF32 keeps the bound of fused multiply-adds.
+  template <class Op>
+  static void CheckSplit(typename Op::Desc d) {
+    d.dtype = DType::kF32;
+    ExpectEmulatedParity<Op>(d, 1, 1, kSplit, Accuracy::kStrict);
   }
   // Why the kernel does not take `d`.
   template <class Op>
@@ -47,18 +58,46 @@ using Sm90Plan = Sm90;
 using Sm90FullyConnected = Sm90;
 using Sm90Conv2d = Sm90;
 
+constexpr cuda::WgmmaTile TileFor(int64_t rows, int64_t n, int64_t steps, int64_t multiprocessors = 132,
+                                  cuda::Math math = cuda::Math::kBf16) {
+  return cuda::WgmmaTileFor(math, rows, n, steps, multiprocessors);
+}
+
 TEST_F(Sm90Plan, TilesSuitTheProblem) {
-  EXPECT_EQ(cuda::WgmmaTileN(8192, 8192, 128, 132), 256);
-  EXPECT_EQ(cuda::WgmmaTileN(8192, 64, 16, 132), 64);
-  EXPECT_EQ(cuda::WgmmaTileN(132 * 128, 128, 16, 132), 128);
-  EXPECT_EQ(cuda::WgmmaTileN(1024, 1024, 64, 132), 64);  // 128 tiles in one wave
-  EXPECT_EQ(cuda::WgmmaTileN(128, 4096, 64, 132), 64);   // few rows: as many tiles as there can be
-  for (const int64_t rows : {1, 1000, 100000}) {
-    for (const int64_t n : {1, 100, 1000}) {
-      const int64_t tile_n = cuda::WgmmaTileN(rows, n, 9, 132);
-      EXPECT_TRUE(tile_n == 64 || tile_n == 128 || tile_n == 256);
-    }
+  using Tile = cuda::WgmmaTile;
+  EXPECT_EQ(TileFor(8192, 8192, 128), (Tile{128, 256}));
+  EXPECT_EQ(TileFor(100352, 64, 9), (Tile{256, 64}));  // 56 x 56 pixels of 32 images, 64 outputs
+  EXPECT_EQ(TileFor(8192, 64, 16), (Tile{128, 64}));   // few tiles
+  EXPECT_EQ(TileFor(132 * 128, 128, 16), (Tile{128, 128}));
+  EXPECT_EQ(TileFor(1024, 1024, 64), (Tile{128, 64}));  // 128 tiles in one wave
+  EXPECT_EQ(TileFor(128, 4096, 64), (Tile{128, 64}));   // few rows: as many tiles as there can be
+  const cuda::Math x3 = cuda::Math::kTf32x3;
+  EXPECT_EQ(TileFor(8192, 8192, 256, 132, x3), (Tile{256, 128}));
+  EXPECT_EQ(TileFor(132 * 128, 128, 36, 132, x3), (Tile{128, 128}));
+  EXPECT_EQ(TileFor(100352, 64, 18, 132, x3), (Tile{256, 64}));
+}
+
+TEST_F(Sm90Plan, TilesTakeTheClocksOfTheSlowestPart) {
+  const cuda::Math bf16 = cuda::Math::kBf16, x3 = cuda::Math::kTf32x3;
+  EXPECT_EQ(cuda::MultiplyClocks(bf16, {128, 256}), 2 * 128 * 256 * 64 / 3300);
+  EXPECT_EQ(cuda::MultiplyClocks(cuda::Math::kTf32, {128, 256}), cuda::MultiplyClocks(bf16, {128, 256}));
+  EXPECT_EQ(cuda::MultiplyClocks(x3, {256, 128}), 2 * 256 * 128 * 32 / 550);
+  EXPECT_EQ(cuda::MultiplyClocks(bf16, {128, 64}), 448);  // shared memory: 24 KiB written, 32 read
+  EXPECT_EQ(cuda::LoadClocks(bf16, {256, 64}), 320 * 128 / 32);
+  EXPECT_EQ(cuda::LoadClocks(x3, {256, 128}), 512 * 128 / 32);
+  EXPECT_EQ(cuda::TileClocks(bf16, {256, 64}, 100), 100 * cuda::LoadClocks(bf16, {256, 64}));
+  EXPECT_EQ(cuda::TileClocks(x3, {256, 128}, 100), 100 * cuda::MultiplyClocks(x3, {256, 128}) + 256 * 128 / 16 + 600);
+}
+
+TEST_F(Sm90Plan, RestsMakeUpForWhatTf32LeavesOff) {
+  for (const float x : {1.0f, -3.0f, 0.0f, 1e-30f, 1.9999999f, -1.23456789f, 3.4e38f, 0.1f, INFINITY}) {
+    const float read = std::bit_cast<float>(std::bit_cast<uint32_t>(x) & 0xffffe000), rest = cuda::Tf32Rest(x);
+    EXPECT_EQ(std::bit_cast<uint32_t>(rest) & 0x1fff, 0u);
+    if (std::isinf(x)) continue;
+    EXPECT_LE(std::fabs(double{x} - read - rest), 0x1p-22 * std::fabs(x)) << x;
   }
+  EXPECT_EQ(cuda::Tf32Rest(INFINITY), 0);
+  EXPECT_TRUE(std::isnan(cuda::Tf32Rest(NAN)));
 }
 
 TEST_F(Sm90Plan, IsChosenForLargeProducts) {
@@ -92,13 +131,21 @@ TEST_F(Sm90FullyConnected, AgreesWithTheReference) {
   }
 }
 
-// Each width of tile, two of them to a block, and more steps than stages.
-TEST_F(Sm90FullyConnected, EveryWidth) {
+// Each tile, two of them or more to a block, and more steps than stages.
+TEST_F(Sm90FullyConnected, EveryTile) {
   cuda::emulator::TheFaults().multiprocessors = 1;
-  for (const auto& [oc, tile_n] : {std::pair{60, 64}, {120, 128}, {250, 256}}) {
-    EXPECT_EQ(cuda::WgmmaTileN(130, oc, 6, 1), tile_n);
-    EXPECT_EQ(cuda::WgmmaTileN(130, oc, 11, 1), tile_n);
-    Check<FullyConnected>({.m = 130, .ic = 328, .oc = oc});
+  struct Case {
+    int64_t m, oc;
+    cuda::WgmmaTile tile, split;  // of 3 x TF32
+  };
+  for (const Case& c : {Case{260, 60, {128, 64}, {128, 64}}, Case{400, 60, {256, 64}, {256, 64}},
+                        Case{260, 120, {128, 128}, {128, 128}}, Case{400, 120, {128, 128}, {256, 128}},
+                        Case{130, 250, {128, 256}, {256, 128}}}) {
+    for (const int64_t steps : {6, 11}) {
+      EXPECT_EQ(TileFor(c.m, c.oc, steps, 1), c.tile) << c.m << " x " << c.oc;
+      EXPECT_EQ(TileFor(c.m, c.oc, steps, 1, cuda::Math::kTf32x3), c.split) << c.m << " x " << c.oc;
+    }
+    Check<FullyConnected>({.m = c.m, .ic = 328, .oc = c.oc});
   }
 }
 

@@ -25,8 +25,14 @@ constexpr double PortableFlopsPerClock(int capability, Math math) {
   }
 }
 
-// The same of wgmma: what it reaches where it is fed, of 4096 for 16-bit elements and half of it for TF32.
-constexpr double WgmmaFlopsPerClock(Math math) { return math == Math::kTf32 ? 1650 : 3300; }
+// The same of wgmma: what it reaches where it is fed, of 4096 for 16-bit elements, half of it for TF32.
+constexpr double WgmmaFlopsPerClock(Math math) {
+  switch (math) {
+    case Math::kTf32: return 1650;
+    case Math::kTf32x3: return 550;
+    default: return 3300;
+  }
+}
 
 struct DeviceFigures {
   double multiprocessors, clock_hz, bytes_per_second;

@@ -47,6 +47,15 @@ constexpr F16 NarrowF16(float x) {
   return {static_cast<uint16_t>(sign | ((rounded - 0x38000000) >> 13))};
 }
 
+// What the tensor cores leave off x when they read it as TF32 (its low 13 bits), rounded to TF32: x up to 2^-22 |x| is
+// what they read and this. Infinity has no rest.
+constexpr float Tf32Rest(float x) {
+  const float read = std::bit_cast<float>(std::bit_cast<uint32_t>(x) & 0xffffe000);
+  if (x == read) return 0;
+  const float rest = x - read;
+  return std::bit_cast<float>((std::bit_cast<uint32_t>(rest) + 0x1000) & 0xffffe000);
+}
+
 // Element i of an array on the host.
 inline float LoadElement(const void* data, DType dtype, int64_t i) {
   switch (dtype) {

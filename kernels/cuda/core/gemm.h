@@ -35,6 +35,8 @@ constexpr DType DTypeOf(Math math) {
 }
 
 constexpr int ElementBytes(Math math) { return math <= Math::kTf32x3 ? 4 : 2; }
+// Into how many summands a weight is split ahead for wgmma: 3 x TF32 has what TF32 reads of it, and the rest.
+constexpr int WeightParts(Math math) { return math == Math::kTf32x3 ? 2 : 1; }
 
 // A tensor of rows (image, pixel) and channels; elements from one to the next.
 struct RowStrides {
@@ -63,7 +65,7 @@ struct GemmArgs {
   int channels = 0;              // of one group's input
   int k = 0;                     // kh * kw * channels
   int n = 0, groups = 1;         // outputs of one group
-  const void* w = nullptr;       // [groups, n_padded, k_padded], zeros beyond n and k
+  const void* w = nullptr;       // [parts, groups, n_padded, k_padded], zeros beyond n and k; the weights are part 0
   int n_padded = 0, k_padded = 0;
   int splits = 1;  // of k, over blocks: the sums of each go into y as if it had images of its own
   Epilogue epilogue = {};

@@ -1,9 +1,8 @@
-// The plan of the Hopper matrix product (sm90/gemm.cuh): tiles, the ring of stages, shared memory, and which width of
-// tile suits a problem.
+// How Hopper's kernels lie in a multiprocessor: the ring of stages, tiles of the matrix product (sm90/gemm.cuh), shared
+// memory.
 #ifndef LAMINA_KERNELS_CUDA_CORE_SCHEDULE_H_
 #define LAMINA_KERNELS_CUDA_CORE_SCHEDULE_H_
 
-#include <algorithm>
 #include <cstdint>
 
 #include "kernels/cuda/core/gemm.h"
@@ -39,50 +38,33 @@ struct WgmmaSlab {
   float sums[kRows * kPitch];
 };
 
-// Tiles of 128 x kN outputs, half the rows to each of two warpgroups; k in steps of one swizzled row of 128 bytes.
-template <int kTileN>
+// Tiles of kM x kN outputs, half the rows to each of two warpgroups; k in steps of one swizzled row of 128 bytes.
+template <Math kMath, int kTileM, int kTileN>
 struct WgmmaShape {
-  static constexpr int kM = 128, kN = kTileN;
+  static constexpr int kM = kTileM, kN = kTileN;
   static constexpr int kStepBytes = 128;
   static constexpr int kConsumers = 2;  // warpgroups, beside the one that loads
   static constexpr int kThreads = (1 + kConsumers) * kWarpgroup;
-  static constexpr int kStageBytes = (kM + kN) * kStepBytes;
-  static constexpr int kStages = 4 * 384 / (kM + kN);  // 192 KiB
+  static constexpr int kRows = kM / kConsumers;          // of a warpgroup
+  static constexpr int kSums = kRows * kN / kWarpgroup;  // of a thread
+  static constexpr int kParts = WeightParts(kMath);
+  static constexpr int kStageBytes = (kM + kParts * kN) * kStepBytes;
+  static constexpr int kStages = 192 * 1024 / kStageBytes;
 
   struct alignas(1024) Stage {
-    unsigned char a[kM * kStepBytes], b[kN * kStepBytes];
+    unsigned char a[kM * kStepBytes], b[kParts][kN * kStepBytes];
   };
   struct Shared {
     Stage stages[kStages];
     WgmmaSlab slabs[kConsumers * kWarpgroup / 32];
     RingBarriers<kStages> barriers;
   };
+  static_assert(kTileM % (64 * kConsumers) == 0, "a wgmma has 64 rows");
   static_assert(kTileN == 64 || kTileN == 128 || kTileN == 256, "device/hopper.cuh has these widths of wgmma");
+  static_assert(kSums <= 128, "a thread's registers");
   static_assert(sizeof(Shared) <= kMostSharedBytes, "a block's shared memory");
   static_assert(sizeof(Stage) == kStageBytes, "stages lie one after the other at multiples of 1024");
 };
-
-// Clocks of a multiprocessor for a tile of 128 x tile_n: 2048 products of 16-bit elements or 1024 of TF32 each, and an
-// epilogue that nothing overlaps. A narrow tile cannot read its operands as fast as it multiplies.
-constexpr int64_t TileClocks(int tile_n, int64_t steps) {
-  const int64_t step = tile_n == 64 ? 320 : int64_t{4} * tile_n;
-  return steps * step + int64_t{8} * tile_n + 600;
-}
-
-// The width with the fewest clocks in all: waves of tiles over the multiprocessors.
-constexpr int WgmmaTileN(int64_t rows, int64_t n, int64_t steps, int64_t multiprocessors) {
-  int best = 0;
-  int64_t least = INT64_MAX;
-  for (const int tile_n : {256, 128, 64}) {
-    const int64_t waves = DivUp(DivUp(rows, 128) * DivUp(n, tile_n), multiprocessors);
-    const int64_t clocks = waves * TileClocks(tile_n, steps);
-    if (clocks < least) {
-      least = clocks;
-      best = tile_n;
-    }
-  }
-  return best;
-}
 
 }  // namespace lamina::cuda
 

@@ -17,11 +17,16 @@ struct alignas(128) TensorMap {
   unsigned char bytes[128];
 };
 
-// Elements as TMA sees them; it rounds f32 to TF32 on the way.
-enum class TmaElement : uint32_t { kBf16, kF16, kTf32 };
-constexpr int Bytes(TmaElement e) { return e == TmaElement::kTf32 ? 4 : 2; }
+// Elements as TMA sees them; f32 it takes as it is, or rounds to TF32 on the way.
+enum class TmaElement : uint32_t { kBf16, kF16, kTf32, kF32 };
+constexpr int Bytes(TmaElement e) { return e >= TmaElement::kTf32 ? 4 : 2; }
 constexpr TmaElement TmaElementOf(Math math) {
-  return math == Math::kBf16 ? TmaElement::kBf16 : math == Math::kF16 ? TmaElement::kF16 : TmaElement::kTf32;
+  switch (math) {
+    case Math::kBf16: return TmaElement::kBf16;
+    case Math::kF16: return TmaElement::kF16;
+    case Math::kTf32: return TmaElement::kTf32;
+    default: return TmaElement::kF32;
+  }
 }
 
 // Boxes of a dense-in-the-first-dimension tensor. Dimension 0 is the fastest. Outside the tensor reads zero.

@@ -1,26 +1,30 @@
 // The matrix product of core/gemm.h on sm_90a: convolution as implicit GEMM, fully connected, 1x1.
-//   A block stays on its multiprocessor and takes tiles of 128 x kN outputs in turn. One thread of the first warpgroup
-//   loads: for each step of k (128 bytes of channels of one tap) a box of 128 rows of x and one of kN rows of w by TMA,
-//   swizzled as wgmma reads them, into a ring of stages. Two warpgroups multiply, 64 rows each, their sums in
+//   A block stays on its multiprocessor and takes tiles of kM x kN outputs in turn. One thread of the first warpgroup
+//   loads: for each step of k (128 bytes of channels of one tap) a box of kM rows of x and one of kN rows of w by TMA,
+//   swizzled as wgmma reads them, into a ring of stages. Two warpgroups multiply, half the rows each, their sums in
 //   registers, one group of wgmma under way while the next stage is awaited; then each warp turns its sums to rows
 //   through a slab of shared memory and ends the layer. Meanwhile the loads of the next tile have begun.
 //   x is a matrix (one row per pixel), or an image of which TMA walks the windows (im2col): padding, strides, dilation,
 //   the last rows and the last channels are its zeros.
-// Budget: 192 KiB of stages, 20 KiB of slabs; registers 40 (loads) and 232 (128 sums at kN = 256) per thread.
+//   3 x TF32: products as exact as f32's, of factors split in two. Rows of x are split in registers on the way from
+//   shared memory, so that a step reads 32 bytes of w a column and wgmma, and writes nothing; weights were split when
+//   they were packed.
+// Budget: up to 192 KiB of stages, 20 KiB of slabs; registers 40 (loads) and 232 (128 sums; 3 x TF32: 40 of factors).
 // Sizes: one group, nhwc; what TMA asks of strides, windows and pads (tensor_map.h).
 #ifndef LAMINA_KERNELS_CUDA_SM90_GEMM_CUH_
 #define LAMINA_KERNELS_CUDA_SM90_GEMM_CUH_
 
+#include "kernels/cuda/core/swizzle.h"
 #include "kernels/cuda/device/ring.cuh"
 #include "kernels/cuda/sm90/wgmma_epilogue.cuh"
 #include "kernels/cuda/sm90_gemm.h"
 
 namespace lamina::cuda {
 
-template <Math kMath, int kN>
+template <Math kMath, int kM, int kN>
 class WgmmaGemm {
  public:
-  using Shape = WgmmaShape<kN>;
+  using Shape = WgmmaShape<kMath, kM, kN>;
   using Shared = typename Shape::Shared;
 
   __device__ __forceinline__ WgmmaGemm(const WgmmaGemmArgs& args, Shared& shared)
@@ -28,13 +32,13 @@ class WgmmaGemm {
         args_(args),
         shared_(shared),
         ring_(shared.barriers),
-        m_tiles_(static_cast<int>(DivUp(args.gemm.rows, Shape::kM))),
+        m_tiles_(static_cast<int>(DivUp(args.gemm.rows, kM))),
         n_tiles_(static_cast<int>(DivUp(args.gemm.n, kN))),
         channel_steps_(static_cast<int>(DivUp(args.gemm.channels, kStepElements))) {}
 
   __device__ __forceinline__ void Run() {
     const int thread = static_cast<int>(threadIdx.x);
-    if (thread == 0) ring_.Init(Shape::kConsumers);
+    if (thread == 0) ring_.Init(Shape::kConsumers * (kWarpgroup / kReaders));
     __syncthreads();
     AwaitEarlierKernels();
     if (thread < kWarpgroup) {
@@ -48,21 +52,25 @@ class WgmmaGemm {
 
  private:
   using T = ElementOf<kMath>;
+  using Position = typename Ring<Shape::kStages>::Position;
   static constexpr int kStepElements = Shape::kStepBytes / static_cast<int>(sizeof(T));
+  static constexpr bool kSplits = kMath == Math::kTf32x3;
+  // Threads for whom one lets go of a stage: what wgmma has read of shared memory, it has for all of a warpgroup.
+  static constexpr int kReaders = kSplits ? 32 : kWarpgroup;
 
   // Calls with the first row and column of every tile that is this block's.
   template <class F>
   __device__ __forceinline__ void ForEachTile(const F& f) {
     for (int i = static_cast<int>(blockIdx.x); i < m_tiles_ * n_tiles_; i += static_cast<int>(gridDim.x)) {
       const Tile tile = TileOf(i, m_tiles_, n_tiles_);
-      f(tile.m * Shape::kM, tile.n * kN);
+      f(tile.m * kM, tile.n * kN);
     }
   }
 
   __device__ __forceinline__ void LoadAll() {
     PrefetchMap(args_.x);
     PrefetchMap(args_.w);
-    typename Ring<Shape::kStages>::Position at;
+    Position at;
     ForEachTile([&](int row, int column) {
       const auto image = static_cast<int>(a_.pixels.Quotient(static_cast<uint32_t>(row)));
       const uint32_t pixel = static_cast<uint32_t>(row) - static_cast<uint32_t>(image) * a_.pixels.divisor;
@@ -79,7 +87,11 @@ class WgmmaGemm {
             } else {
               LoadIm2col(stage.a, args_.x, full, c, w, h, image, s * a_.dilation_w, r * a_.dilation_h);
             }
-            LoadTile(stage.b, args_.w, full, c, r * a_.kw + s, column);
+            if constexpr (kSplits) {
+              LoadTile(stage.b, args_.w, full, c, r * a_.kw + s, column, 0);
+            } else {
+              LoadTile(stage.b, args_.w, full, c, r * a_.kw + s, column);
+            }
             at.Advance();
           }
         }
@@ -87,42 +99,104 @@ class WgmmaGemm {
     });
   }
 
-  // `half`: which 64 rows of the tile; `thread` of the warpgroup.
+  // `half`: which of the tile's rows; `thread` of the warpgroup.
   __device__ __forceinline__ void MultiplyAll(int half, int thread) {
-    const uint64_t a0 = KMajor128(SharedAddress(shared_.stages[0].a) + half * 64 * Shape::kStepBytes);
-    const uint64_t b0 = KMajor128(SharedAddress(shared_.stages[0].b));
     const int steps = a_.kh * a_.kw * channel_steps_;
-    typename Ring<Shape::kStages>::Position at, done;
+    Position at, done;
     ForEachTile([&](int row, int column) {
-      float sums[kN / 2];
-      for (int step = 0; step < steps; ++step) {
+      float sums[Shape::kSums];
+      for (int step = 0; step < steps; ++step, at.Advance()) {
         ring_.AwaitFull(at);
-        const uint64_t a = Step(a0, at.stage * Shape::kStageBytes), b = Step(b0, at.stage * Shape::kStageBytes);
-        WgmmaFence();
-#pragma unroll
-        for (int k = 0; k < Shape::kStepBytes; k += 32) Wgmma<kMath, kN>(sums, Step(a, k), Step(b, k), step + k > 0);
-        WgmmaCommit();
-        at.Advance();
-        WgmmaWait<1>();  // the step before this one has been read
-        if (step > 0) Release(done, thread);
+        if constexpr (kSplits) {
+          MultiplySplit(sums, half, thread, at.stage, step > 0, done);
+        } else {
+          Multiply(sums, half, at.stage, step > 0);
+          WgmmaWait<1>();  // the step before this one has been read
+          if (step > 0) Release(done, thread);
+        }
       }
       WgmmaWait<0>();
       Release(done, thread);
-      Finish(sums, row + half * 64 + thread / 32 * 16, column, half * 4 + thread / 32, thread % 32);
+      Finish(sums, row + half * Shape::kRows + thread / 32 * 16, column, half * 4 + thread / 32, thread % 32);
     });
   }
 
-  __device__ __forceinline__ void Release(typename Ring<Shape::kStages>::Position& done, int thread) {
-    if (thread == 0) ring_.Release(done);
+  __device__ __forceinline__ void Release(Position& done, int thread) {
+    if (thread % kReaders == 0) ring_.Release(done);
     done.Advance();
   }
 
-  // A warp's 16 rows of sums.
-  __device__ __forceinline__ void Finish(const float (&sums)[kN / 2], int first_row, int first_column, int warp,
+  static constexpr int kBlocks = Shape::kRows / 64;  // of rows, each of which a wgmma multiplies
+  // The sums of a block, which are kN / 2 behind the block's before it.
+  using BlockSums = float[kN / 2];
+  __device__ __forceinline__ static BlockSums& Block(float (&sums)[Shape::kSums], int block) {
+    return reinterpret_cast<BlockSums&>(sums[block * (kN / 2)]);
+  }
+
+  // Starts the products of a step.
+  __device__ __forceinline__ void Multiply(float (&sums)[Shape::kSums], int half, int stage, bool accumulate) {
+    const uint64_t a = Step(KMajor128(SharedAddress(shared_.stages[0].a) + half * Shape::kRows * Shape::kStepBytes),
+                            stage * Shape::kStageBytes);
+    const uint64_t b = Step(KMajor128(SharedAddress(shared_.stages[0].b)), stage * Shape::kStageBytes);
+    WgmmaFence();
+#pragma unroll
+    for (int k = 0; k < Shape::kStepBytes; k += 32) {
+#pragma unroll
+      for (int block = 0; block < kBlocks; ++block) {
+        Wgmma<kMath, kN>(Block(sums, block), Step(a, block * 64 * Shape::kStepBytes + k), Step(b, k),
+                         accumulate || k > 0);
+      }
+    }
+    WgmmaCommit();
+  }
+
+  // Factors as two TF32 numbers each, up to 2^-22 of them: x = high + low, rounded here on the way from shared memory
+  // to registers, w as TMA brings it (wgmma reads its upper bits) and the rest, which the host has split off. Of the
+  // four products low x rest is left out; the small ones come first, where they still count. While a quarter of a step
+  // is multiplied, the next one is split: its registers are those of the quarter before, which has been read then.
+  __device__ __forceinline__ void MultiplySplit(float (&sums)[Shape::kSums], int half, int thread, int stage,
+                                                bool accumulate, Position& done) {
+    const uint64_t b = Step(KMajor128(SharedAddress(shared_.stages[0].b)), stage * Shape::kStageBytes);
+    const unsigned char* rows = shared_.stages[stage].a;
+    const int first = half * Shape::kRows + thread / 32 * 16 + thread % 16, chunk = thread % 32 / 16;
+    uint32_t high[2][kBlocks][4], low[2][kBlocks][4];
+#pragma unroll
+    for (int k = 0; k < Shape::kStepBytes / 32; ++k) {
+      uint32_t x[kBlocks][4];
+#pragma unroll
+      for (int block = 0; block < kBlocks; ++block) {
+        LoadMatrix4(x[block], rows + Swizzle128(first + 64 * block, 2 * k + chunk));
+      }
+      WgmmaWait<1>();
+      if (k == 1 && accumulate) Release(done, thread);  // the step before this one has been read
+#pragma unroll
+      for (int block = 0; block < kBlocks; ++block) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          high[k % 2][block][i] = RoundTf32(__uint_as_float(x[block][i]));
+          low[k % 2][block][i] = __float_as_uint(__uint_as_float(x[block][i]) - __uint_as_float(high[k % 2][block][i]));
+        }
+        Pin(high[k % 2][block]);
+        Pin(low[k % 2][block]);
+      }
+      WgmmaFence();
+      const uint64_t w = Step(b, 32 * k), rest = Step(w, kN * Shape::kStepBytes);
+#pragma unroll
+      for (int block = 0; block < kBlocks; ++block) {
+        Wgmma<Math::kTf32, kN>(Block(sums, block), low[k % 2][block], w, accumulate || k > 0);
+        Wgmma<Math::kTf32, kN>(Block(sums, block), high[k % 2][block], rest, true);
+        Wgmma<Math::kTf32, kN>(Block(sums, block), high[k % 2][block], w, true);
+      }
+      WgmmaCommit();
+    }
+  }
+
+  // A warp's 16 rows of every block.
+  __device__ __forceinline__ void Finish(const float (&sums)[Shape::kSums], int first_row, int first_column, int warp,
                                          int lane) {
     const Epilogue& e = a_.epilogue;
-    ForEachQuadOfRows(sums, shared_.slabs[warp], lane, [&](const float* slab, int in_warp, int in_tile) {
-      const int row = first_row + in_warp, column = first_column + in_tile;
+    ForEachQuadOfRows(sums, shared_.slabs[warp], lane, [&](const float* slab, int in_warp, int in_sums) {
+      const int row = first_row + in_warp + in_sums / kN * 64, column = first_column + in_sums % kN;
       FinishQuadOfRows<T>(e, slab, row * e.y_strides.pixel, row * e.residual_strides.pixel, a_.rows - row, column,
                           a_.n - column, [&](int i) {
                             const auto image = static_cast<int>(a_.pixels.Quotient(static_cast<uint32_t>(row + i)));
@@ -138,10 +212,10 @@ class WgmmaGemm {
   int m_tiles_, n_tiles_, channel_steps_;
 };
 
-template <Math kMath, int kN>
-__global__ void __launch_bounds__(WgmmaShape<kN>::kThreads, 1)
+template <Math kMath, int kM, int kN>
+__global__ void __launch_bounds__(WgmmaShape<kMath, kM, kN>::kThreads, 1)
     WgmmaGemmKernel(const __grid_constant__ WgmmaGemmArgs a) {
-  WgmmaGemm<kMath, kN>(a, SharedMemory<typename WgmmaGemm<kMath, kN>::Shared>()).Run();
+  WgmmaGemm<kMath, kM, kN>(a, SharedMemory<typename WgmmaGemm<kMath, kM, kN>::Shared>()).Run();
 }
 
 }  // namespace lamina::cuda

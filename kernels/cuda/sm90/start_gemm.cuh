@@ -8,17 +8,16 @@
 namespace lamina::cuda {
 
 template <Math kMath>
-Error StartWgmmaGemm(const WgmmaGemmArgs& args, int tile_n, int blocks, void* stream) {
-  const auto start = [&]<int kN>() {
-    using Shape = WgmmaShape<kN>;
-    return Launch(WgmmaGemmKernel<kMath, kN>, dim3{static_cast<unsigned>(blocks), 1, 1}, Shape::kThreads,
+Error StartWgmmaGemm(const WgmmaGemmArgs& args, WgmmaTile tile, int blocks, void* stream) {
+  const auto start = [&]<int kM, int kN>() {
+    using Shape = WgmmaShape<kMath, kM, kN>;
+    return Launch(WgmmaGemmKernel<kMath, kM, kN>, dim3{static_cast<unsigned>(blocks), 1, 1}, Shape::kThreads,
                   static_cast<int>(sizeof(typename Shape::Shared)), stream, args);
   };
-  switch (tile_n) {
-    case 64: return start.template operator()<64>();
-    case 128: return start.template operator()<128>();
-    default: return start.template operator()<256>();
-  }
+  constexpr WgmmaTile kLarge = LargeTile(kMath);
+  if (tile == kLarge) return start.template operator()<kLarge.m, kLarge.n>();
+  if (tile.n == 128) return start.template operator()<128, 128>();
+  return tile.m == 256 ? start.template operator()<256, 64>() : start.template operator()<128, 64>();
 }
 
 }  // namespace lamina::cuda
