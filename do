@@ -69,11 +69,15 @@ package() {
 
 onednn=(../../cmake/dnnl onednn-cpu-gomp==2023.2.0 onednn-devel-cpu-gomp==2023.2.0)
 
+# dlpack.h, for the C interface.
+dlpack() { package tvm_ffi/include/dlpack --no-deps apache-tvm-ffi==0.1.15.post2; }
+
 # What the tests have from PyPI, in .venv: oneDNN, the second oracle; NumPy, for the test of tools/gpu_evidence; and, where
 # CUDA kernels are built at all, the disassembler with which their machine code is read. Tests that lack one are skipped.
 test_tools() {
   package "${onednn[@]}"
   package numpy numpy
+  dlpack
   [[ ! -x $(command -v nvcc || echo /usr/local/cuda/bin/nvcc) ]] ||
     package nvidia/cu13/bin/cuobjdump nvidia-cuda-cuobjdump==13.5.37 nvidia-cuda-nvdisasm==13.5.37
 }
@@ -132,7 +136,8 @@ case "${1-help}" in
     need "${build_packages[@]}" "${test_packages[@]}" "${bench_packages[@]}" "${ci_packages[@]}"
     ;;
   build)
-    need "${build_packages[@]}"
+    need "${build_packages[@]}" python3-venv
+    dlpack
     build OFF
     ;;
   evidence)

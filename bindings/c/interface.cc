@@ -1,10 +1,9 @@
 // The functions of lamina/c.h: each translates, calls the C++ interface and keeps exceptions and sentences in.
 #include <cstring>
-#include <new>
-#include <stdexcept>
 #include <variant>
 
 #include "bindings/c/entry.h"
+#include "bindings/c/guard.h"
 #include "bindings/c/slots.h"
 #include "lamina/problem.h"
 #include "lamina/version.h"
@@ -26,35 +25,6 @@ static_assert(int32_t{LAMINA_ACCURACY_REDUCED} == static_cast<int32_t>(Accuracy:
 
 thread_local std::string last_error;
 thread_local const char* last_error_text = "";
-
-int32_t Fail(int32_t code, std::string_view sentence) {
-  try {
-    last_error = sentence;
-    last_error_text = last_error.c_str();
-  } catch (...) {
-    last_error_text = "out of memory while saying what failed";
-  }
-  return code;
-}
-
-// Runs f, which returns a Status; whatever it throws stays here.
-template <class F>
-int32_t Guard(const F& f) {
-  try {
-    const Status s = f();
-    return s.ok() ? LAMINA_OK : Fail(static_cast<int32_t>(s.code()), s.message());
-  } catch (const std::bad_alloc&) {
-    return Fail(LAMINA_OUT_OF_MEMORY, "out of memory");
-  } catch (const std::length_error&) {  // a container asked for more than any memory holds
-    return Fail(LAMINA_OUT_OF_MEMORY, "out of memory");
-  } catch (const std::exception& e) {
-    return Fail(LAMINA_INTERNAL_ERROR, e.what());
-  } catch (...) {
-    return Fail(LAMINA_INTERNAL_ERROR, "an unknown exception");
-  }
-}
-
-Status MustNotBeNull(const char* what) { return InvalidArgument(std::string(what) + " must not be null"); }
 
 // The problem that the caller's text says, valid.
 Result<Problem> ProblemOf(const char* desc) {
@@ -121,6 +91,17 @@ int32_t Ask(const lamina_operator* op, T* answer, const F& value) {
 }
 
 }  // namespace
+
+int32_t Fail(int32_t code, std::string_view sentence) {
+  try {
+    last_error = sentence;
+    last_error_text = last_error.c_str();
+  } catch (...) {
+    last_error_text = "out of memory while saying what failed";
+  }
+  return code;
+}
+
 }  // namespace lamina::c
 
 using namespace lamina;     // NOLINT: what follows is the border itself

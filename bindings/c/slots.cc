@@ -80,6 +80,7 @@ Extents Image(Layout layout, int64_t n, int64_t h, int64_t w, int64_t c, int64_t
 
 std::string Slots::Mismatch(const Slot& slot, const lamina_tensor& given, int32_t device) {
   const Extents& want = slot.extents;
+  if (slot.role == LAMINA_OUTPUT && given.read_only != 0) return "memory must be writable, got a read-only tensor";
   if (given.dtype != slot.dtype) return "dtype must be " + DTypeName(slot.dtype) + ", got " + DTypeName(given.dtype);
   if (slot.dtype == LAMINA_I64) device = LAMINA_DEVICE_CPU;  // a number, read when the call is made
   if (given.device != device) return "device must be " + DeviceName(device) + ", got " + DeviceName(given.device);

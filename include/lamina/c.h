@@ -75,7 +75,7 @@ typedef struct lamina_tensor {
   int32_t role;     /* told by lamina_tensors; ignored in what the caller gives */
   int32_t optional; /* likewise */
   int32_t ndim;
-  int32_t reserved;                 /* 0 */
+  int32_t read_only;                /* 1: no output may lie here */
   int64_t shape[LAMINA_MAX_DIMS];   /* slowest dimension first */
   int64_t strides[LAMINA_MAX_DIMS]; /* in elements; all 0: dense */
 } lamina_tensor;
@@ -173,6 +173,27 @@ LAMINA_C int32_t lamina_explain(const lamina_operator* op, const char** text); /
 LAMINA_C int32_t lamina_prepared_keys_bytes(const lamina_operator* op, size_t* bytes);
 LAMINA_C int32_t lamina_prepare_keys(const lamina_operator* op, const lamina_tensor* tensors, size_t count,
                                      void* prepared_keys, void* scratch, size_t scratch_bytes);
+
+/* DLPack (1.x, github.com/dmlc/dlpack), the tensors that frameworks hand each other: the form of before 1.0 and the
+ * versioned one. Both need no header here. LAMINA_NOT_BUILT where the library was built without dlpack.h. */
+struct DLManagedTensor;
+struct DLManagedTensorVersioned;
+
+/* Describes the memory of `managed` as the tensor `name`; nothing is copied, and `managed` stays the caller's, to keep
+ * until the tensor is no longer used and to delete. tensor->size must be set. Refused: another major version, a device
+ * that is neither the CPU nor CUDA, a type that lamina_dtype lacks, more than LAMINA_MAX_DIMS dimensions, strides that
+ * are negative or let elements share memory. A versioned tensor's flag for reading only becomes read_only. */
+LAMINA_C int32_t lamina_from_dlpack(const char* name, const struct DLManagedTensor* managed, lamina_tensor* tensor);
+LAMINA_C int32_t lamina_from_dlpack_versioned(const char* name, const struct DLManagedTensorVersioned* managed,
+                                              lamina_tensor* tensor);
+
+/* The other way: *managed describes the tensor's memory, on device `device_id` of its kind (0 for the CPU), until its
+ * deleter is called, which calls release(arg) unless that is NULL, and frees *managed alone. A read-only tensor is
+ * refused by the older form, which cannot say so. On failure *managed is NULL and release is not called. */
+LAMINA_C int32_t lamina_to_dlpack(const lamina_tensor* tensor, int32_t device_id, void (*release)(void* arg), void* arg,
+                                  struct DLManagedTensor** managed);
+LAMINA_C int32_t lamina_to_dlpack_versioned(const lamina_tensor* tensor, int32_t device_id, void (*release)(void* arg),
+                                            void* arg, struct DLManagedTensorVersioned** managed);
 
 #ifdef __cplusplus
 }

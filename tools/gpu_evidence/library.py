@@ -14,7 +14,7 @@ MAX_DIMS = 6
 class _Tensor(ctypes.Structure):
     _fields_ = [("size", ctypes.c_size_t), ("name", ctypes.c_char_p), ("data", ctypes.c_void_p),
                 ("dtype", ctypes.c_int32), ("device", ctypes.c_int32), ("role", ctypes.c_int32),
-                ("optional", ctypes.c_int32), ("ndim", ctypes.c_int32), ("reserved", ctypes.c_int32),
+                ("optional", ctypes.c_int32), ("ndim", ctypes.c_int32), ("read_only", ctypes.c_int32),
                 ("shape", ctypes.c_int64 * MAX_DIMS), ("strides", ctypes.c_int64 * MAX_DIMS)]
 
 
