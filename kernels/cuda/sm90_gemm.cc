@@ -64,8 +64,8 @@ TileMap WeightsMap(Math math, const GemmArgs& a, int tile_n) {
           .box = {static_cast<uint32_t>(StepElements(math)), 1, static_cast<uint32_t>(tile_n), parts}};
 }
 
-WgmmaTile TileFor(const Device& device, Math math, const GemmArgs& a) {
-  return WgmmaTileFor(math, a.rows, a.n, Steps(math, a), device.multiprocessors);
+WgmmaPlan PlanFor(const Device& device, Math math, const GemmArgs& a) {
+  return WgmmaPlanFor(math, a.rows, a.n, Steps(math, a), device.multiprocessors);
 }
 
 }  // namespace
@@ -89,11 +89,11 @@ std::string WgmmaProduct::Refuses(const Device& device, Math math, const GemmArg
 }
 
 double WgmmaProduct::Predict(const Device& device, Math math, const GemmArgs& a) {
-  const WgmmaTile tile = TileFor(device, math, a);
+  const WgmmaPlan plan = PlanFor(device, math, a);
   const auto rows = static_cast<double>(a.rows), n = static_cast<double>(a.n);
-  const auto clocks = static_cast<double>(WgmmaClocks(math, tile, a.rows, a.n, Steps(math, a), device.multiprocessors));
   const double bytes = ElementBytes(math) * ((rows + n * WeightParts(math)) * a.k + rows * n);
-  return kLaunchNs + 1e9 * std::max(clocks / device.clock_hz, bytes / device.bytes_per_second);
+  return kLaunchNs +
+         1e9 * std::max(static_cast<double>(plan.clocks) / device.clock_hz, bytes / device.bytes_per_second);
 }
 
 Result<std::shared_ptr<const WgmmaProduct>> WgmmaProduct::Make(const std::string& desc, const Device* device, Math math,
@@ -101,7 +101,13 @@ Result<std::shared_ptr<const WgmmaProduct>> WgmmaProduct::Make(const std::string
   const std::shared_ptr<WgmmaProduct> product(new WgmmaProduct);
   product->device_ = device;
   product->math_ = math;
-  product->tile_ = TileFor(*device, math, args);
+  const WgmmaPlan plan = PlanFor(*device, math, args);
+  product->tile_ = plan.tile;
+  product->splits_ = plan.splits;
+  if (plan.splits > 1) {
+    product->scratch_bytes_ =
+        static_cast<size_t>(int64_t{plan.splits} * args.rows * PartialPitch(args)) * sizeof(float);
+  }
   const Error error = EncodeTensorMap(WeightsMap(math, args, product->tile_.n), &product->w_);
   if (!error.ok()) return DeviceStatus(desc, "describing the weights to TMA", error);
   return std::shared_ptr<const WgmmaProduct>(product);
@@ -120,13 +126,25 @@ Error WgmmaProduct::MapX(const GemmArgs& args, TensorMap* map) const {
   return {};
 }
 
-Error WgmmaProduct::Launch(const GemmArgs& args, std::byte*, void* stream) const {
+Error WgmmaProduct::Launch(const GemmArgs& args, std::byte* scratch, void* stream) const {
   if (!Aligned(args.x, 16)) return LaunchGemm(*device_, math_, args, stream);
   WgmmaGemmArgs a{.x = {}, .w = w_, .gemm = args, .matrix = IsMatrix(args)};
   if (const Error error = MapX(args, &a.x); !error.ok()) return error;
-  a.gemm.epilogue.quads = TakesQuads(args.epilogue, static_cast<size_t>(ElementBytes(math_))) &&
-                          EvenRows(args, args.epilogue.y_strides) && EvenRows(args, args.epilogue.residual_strides);
-  const int64_t tiles = DivUp(args.rows, tile_.m) * DivUp(args.n, tile_.n);
+  a.gemm.splits = splits_;
+  a.gemm.epilogue.quads = TakesQuads(args.epilogue, static_cast<size_t>(ElementBytes(math_)));
+  if (splits_ > 1) {
+    const GemmArgs whole = a.gemm;
+    a.gemm.epilogue = {.bias = args.epilogue.bias, .y = scratch, .y_strides = {0, PartialPitch(args), 1}};
+    const Error error = Start(a, stream);
+    return error.ok() ? StartReduce(math_, whole, reinterpret_cast<const float*>(scratch), stream) : error;
+  }
+  a.gemm.epilogue.quads = a.gemm.epilogue.quads && EvenRows(args, args.epilogue.y_strides) &&
+                          EvenRows(args, args.epilogue.residual_strides);
+  return Start(a, stream);
+}
+
+Error WgmmaProduct::Start(const WgmmaGemmArgs& a, void* stream) const {
+  const int64_t tiles = DivUp(a.gemm.rows, tile_.m) * DivUp(a.gemm.n, tile_.n) * splits_;
   const auto blocks = static_cast<int>(std::min<int64_t>(tiles, device_->multiprocessors));
   switch (math_) {
     case Math::kBf16: return StartWgmmaGemm<Math::kBf16>(a, tile_, blocks, stream);

@@ -17,6 +17,7 @@ struct WgmmaGemmArgs {
   TensorMap x, w;
   GemmArgs gemm;
   bool matrix = true;  // x is a TileMap of rows and channels, else an Im2colMap
+  // gemm.splits > 1: gemm.epilogue.y is f32 [splits, rows, y_strides.pixel], bias is in the first.
   // gemm.epilogue.quads: rows of y (and residual) are evenly spaced, too, whatever image they are of.
 };
 
@@ -29,17 +30,21 @@ class WgmmaProduct {
   // `args` has the weights; `desc` begins the sentence of a refusal.
   static Result<std::shared_ptr<const WgmmaProduct>> Make(const std::string& desc, const Device* device, Math math,
                                                           const GemmArgs& args);
-  // Enqueues the product; `args` has the pointers too. An x off TMA's alignment takes the portable kernel.
+  // Enqueues the product; `args` has the pointers too, `scratch` is scratch_bytes() on the device. An x off TMA's
+  // alignment takes the portable kernel.
   Error Launch(const GemmArgs& args, std::byte* scratch, void* stream) const;
-  size_t scratch_bytes() const { return 0; }
+  size_t scratch_bytes() const { return scratch_bytes_; }
 
  private:
   WgmmaProduct() = default;
   Error MapX(const GemmArgs& args, TensorMap* map) const;
+  Error Start(const WgmmaGemmArgs& args, void* stream) const;
 
   const Device* device_ = nullptr;
   Math math_ = Math::kBf16;
   WgmmaTile tile_;
+  int splits_ = 1;
+  size_t scratch_bytes_ = 0;  // of the parts' sums
   TensorMap w_;
   mutable std::mutex mutex_;
   mutable const void* last_x_ = nullptr;  // whose map is kept

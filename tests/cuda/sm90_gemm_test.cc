@@ -60,7 +60,7 @@ using Sm90Conv2d = Sm90;
 
 constexpr cuda::WgmmaTile TileFor(int64_t rows, int64_t n, int64_t steps, int64_t multiprocessors = 132,
                                   cuda::Math math = cuda::Math::kBf16) {
-  return cuda::WgmmaTileFor(math, rows, n, steps, multiprocessors);
+  return cuda::WgmmaPlanFor(math, rows, n, steps, multiprocessors).tile;
 }
 
 TEST_F(Sm90Plan, TilesSuitTheProblem) {
@@ -69,8 +69,7 @@ TEST_F(Sm90Plan, TilesSuitTheProblem) {
   EXPECT_EQ(TileFor(100352, 64, 9), (Tile{256, 64}));  // 56 x 56 pixels of 32 images, 64 outputs
   EXPECT_EQ(TileFor(8192, 64, 16), (Tile{128, 64}));   // few tiles
   EXPECT_EQ(TileFor(132 * 128, 128, 16), (Tile{128, 128}));
-  EXPECT_EQ(TileFor(1024, 1024, 64), (Tile{128, 64}));  // 128 tiles in one wave
-  EXPECT_EQ(TileFor(128, 4096, 64), (Tile{128, 64}));   // few rows: as many tiles as there can be
+  EXPECT_EQ(TileFor(1024, 1024, 16), (Tile{128, 64}));  // 128 tiles in one wave
   const cuda::Math x3 = cuda::Math::kTf32x3;
   EXPECT_EQ(TileFor(8192, 8192, 256, 132, x3), (Tile{256, 128}));
   EXPECT_EQ(TileFor(132 * 128, 128, 36, 132, x3), (Tile{128, 128}));
@@ -83,10 +82,32 @@ TEST_F(Sm90Plan, TilesTakeTheClocksOfTheSlowestPart) {
   EXPECT_EQ(cuda::MultiplyClocks(cuda::Math::kTf32, {128, 256}), cuda::MultiplyClocks(bf16, {128, 256}));
   EXPECT_EQ(cuda::MultiplyClocks(x3, {256, 128}), 2 * 256 * 128 * 32 / 550);
   EXPECT_EQ(cuda::MultiplyClocks(bf16, {128, 64}), 448);  // shared memory: 24 KiB written, 32 read
-  EXPECT_EQ(cuda::LoadClocks(bf16, {256, 64}), 320 * 128 / 32);
-  EXPECT_EQ(cuda::LoadClocks(x3, {256, 128}), 512 * 128 / 32);
-  EXPECT_EQ(cuda::TileClocks(bf16, {256, 64}, 100), 100 * cuda::LoadClocks(bf16, {256, 64}));
-  EXPECT_EQ(cuda::TileClocks(x3, {256, 128}, 100), 100 * cuda::MultiplyClocks(x3, {256, 128}) + 256 * 128 / 16 + 600);
+  EXPECT_EQ(cuda::LoadClocks(bf16, {256, 64}, 999), 320 * 128 / 32);
+  EXPECT_EQ(cuda::LoadClocks(bf16, {256, 64}, 20), 84 * 128 / 32);
+  EXPECT_EQ(cuda::LoadClocks(x3, {256, 128}, 999), 512 * 128 / 32);
+  EXPECT_EQ(cuda::TileClocks(bf16, {256, 64}, 999, 100), 100 * cuda::LoadClocks(bf16, {256, 64}, 999));
+  EXPECT_EQ(cuda::TileClocks(x3, {256, 128}, 999, 100),
+            100 * cuda::MultiplyClocks(x3, {256, 128}) + 256 * 128 / 16 + 600);
+}
+
+TEST_F(Sm90Plan, SharesOutKWhereTilesAreFew) {
+  const auto plan = [](int64_t rows, int64_t n, int64_t steps, cuda::Math math = cuda::Math::kBf16) {
+    const cuda::WgmmaPlan p = cuda::WgmmaPlanFor(math, rows, n, steps, 132);
+    EXPECT_TRUE(p.splits == 1 || (p.splits <= 16 && p.splits * 4 <= steps)) << rows << " " << n << " " << steps;
+    return p;
+  };
+  EXPECT_EQ(plan(8192, 8192, 128).splits, 1);
+  EXPECT_EQ(plan(1024, 1024, 16).splits, 1);
+  EXPECT_EQ(plan(32, 3072, 12).splits, 1);  // a second launch costs more
+  EXPECT_EQ(plan(49, 1024, 16).splits, 4);  // 7 x 7 pixels, 1024 to 1024 channels
+  EXPECT_EQ(plan(64, 4096, 64).splits, 4);  // a fully connected layer
+  EXPECT_GT(plan(196, 512, 72).splits, 4);  // 14 x 14 pixels, 3 x 3 x 512
+  EXPECT_GT(plan(49, 512, 144, cuda::Math::kTf32x3).splits, 8);
+  for (const int64_t rows : {0, 1, 100, 5000}) {
+    for (const int64_t n : {1, 100, 1000}) {
+      for (const int64_t steps : {1, 3, 8, 100}) EXPECT_GE(plan(rows, n, steps).splits, 1);
+    }
+  }
 }
 
 TEST_F(Sm90Plan, RestsMakeUpForWhatTf32LeavesOff) {
@@ -149,6 +170,27 @@ TEST_F(Sm90FullyConnected, EveryTile) {
   }
 }
 
+// Few tiles and many products to an output: 17 steps and more.
+TEST_F(Sm90FullyConnected, SharesOutK) {
+  cuda::emulator::TheFaults().multiprocessors = 132;
+  for (const int64_t oc : {64, 37}) {
+    FullyConnectedDesc d{.m = 33, .ic = 1048, .oc = oc, .activation = {ActivationKind::kRelu}};
+    for (const DType dtype : kDTypes) {
+      d.dtype = dtype;
+      const std::vector<float> zeros(static_cast<size_t>(d.ic * d.oc));
+      const Context context{
+          .backend = Backend::kCuda, .accuracy = Accuracy::kReduced, .implementation = Implementation(dtype)};
+      const bool f32 = dtype == DType::kF32;
+      const int splits =
+          cuda::WgmmaPlanFor(f32 ? cuda::Math::kTf32 : cuda::Math::kBf16, d.m, oc, f32 ? 33 : 17, 132).splits;
+      EXPECT_GT(splits, 1);
+      EXPECT_EQ(FullyConnected::Prepare(d, {.w = zeros.data(), .bias = zeros.data()}, context)->scratch_bytes(),
+                static_cast<size_t>(splits * d.m * cuda::RoundUp(oc, 4)) * sizeof(float));
+    }
+    Check<FullyConnected>(d);
+  }
+}
+
 TEST_F(Sm90FullyConnected, TakesStridesLayoutsAndResiduals) {
   for (const Residual residual : {Residual::kBeforeActivation, Residual::kAfterActivation}) {
     Check<FullyConnected>({.m = 133,
@@ -167,6 +209,16 @@ TEST_F(Sm90FullyConnected, TakesStridesLayoutsAndResiduals) {
 TEST_F(Sm90Conv2d, OneByOneIsAMatrix) {
   Check<Conv2d>({.n = 3, .ih = 7, .iw = 9, .ic = 72, .oc = 40});
   Check<Conv2d>({.n = 2, .ih = 7, .iw = 9, .ic = 24, .oc = 40, .activation = {ActivationKind::kRelu6}, .x_stride = 40});
+}
+
+// A part begins and ends at any tap and channel.
+TEST_F(Sm90Conv2d, SharesOutK) {
+  cuda::emulator::TheFaults().multiprocessors = 132;
+  Conv2dDesc d{.n = 2, .ih = 5, .iw = 6, .ic = 136, .oc = 34, .kh = 3, .kw = 3, .residual = Residual::kAfterActivation};
+  d.pad_top = d.pad_left = 1, d.activation = {ActivationKind::kRelu6};
+  Check<Conv2d>(d);
+  d.y_stride = 36, d.residual_stride = 40, d.residual = Residual::kBeforeActivation;
+  Check<Conv2d>(d);
 }
 
 TEST_F(Sm90Conv2d, TakesEveryWindow) {

@@ -1,4 +1,5 @@
-// Which tile of the Hopper matrix product (sm90/gemm.cuh) suits a problem: clocks by the data sheet's figures.
+// Which tile of the Hopper matrix product (sm90/gemm.cuh) suits a problem, and into how many parts its k is split: by
+// clocks that follow from the data sheet's figures.
 #ifndef LAMINA_KERNELS_CUDA_CORE_WGMMA_PLAN_H_
 #define LAMINA_KERNELS_CUDA_CORE_WGMMA_PLAN_H_
 
@@ -29,29 +30,46 @@ constexpr int64_t MultiplyClocks(Math math, WgmmaTile tile) {
   const int64_t written = tile.m + WeightParts(math) * tile.n, read = int64_t{tile.m} / 64 * (64 + times * tile.n);
   return std::max(products, written + read);
 }
-// The same for bringing them from L2: about 32 bytes a clock, half of what a multiprocessor's port is made for.
-constexpr int64_t LoadClocks(Math math, WgmmaTile tile) {
-  return (int64_t{tile.m} + WeightParts(math) * tile.n) * 128 / 32;
+// The same for bringing them from L2: about 32 bytes a clock, half of what a multiprocessor's port is made for. Rows
+// that do not exist are not brought.
+constexpr int64_t LoadClocks(Math math, WgmmaTile tile, int64_t rows) {
+  return (std::min<int64_t>(tile.m, rows) + WeightParts(math) * tile.n) * 128 / 32;
 }
 
 // Loads go on during the epilogue, products do not. It takes about as long as a step of four times its sums.
-constexpr int64_t TileClocks(Math math, WgmmaTile tile, int64_t steps) {
+constexpr int64_t TileClocks(Math math, WgmmaTile tile, int64_t rows, int64_t steps) {
   const int64_t epilogue = int64_t{tile.m} * tile.n / 16 + 600;
-  return std::max(steps * LoadClocks(math, tile), steps * MultiplyClocks(math, tile) + epilogue);
+  return std::max(steps * LoadClocks(math, tile, rows), steps * MultiplyClocks(math, tile) + epilogue);
 }
 
-// Clocks for all: waves of tiles over the multiprocessors.
-constexpr int64_t WgmmaClocks(Math math, WgmmaTile tile, int64_t rows, int64_t n, int64_t steps,
-                              int64_t multiprocessors) {
-  return DivUp(DivUp(rows, tile.m) * DivUp(n, tile.n), multiprocessors) * TileClocks(math, tile, steps);
+struct WgmmaPlan {
+  WgmmaTile tile;
+  int splits = 1;  // of k, over blocks
+  int64_t clocks = INT64_MAX;
+};
+
+// With that tile, into as many parts of k as take the fewest clocks in all: waves of tiles over the multiprocessors,
+// and where there are parts, a second launch that adds them up, for which they go through L2. Each part has four steps.
+constexpr WgmmaPlan WgmmaPlanWith(WgmmaTile tile, Math math, int64_t rows, int64_t n, int64_t steps,
+                                  int64_t multiprocessors) {
+  constexpr int64_t kLeastSteps = 4, kMostSplits = 16, kLaunchClocks = 4400;
+  const int64_t tiles = DivUp(rows, tile.m) * DivUp(n, tile.n);
+  WgmmaPlan best{tile};
+  for (int64_t splits = 1; splits == 1 || (splits <= kMostSplits && splits * kLeastSteps <= steps); ++splits) {
+    const int64_t adding = splits == 1 ? 0 : kLaunchClocks + 8 * splits * rows * n / (32 * multiprocessors);
+    const int64_t clocks =
+        DivUp(tiles * splits, multiprocessors) * TileClocks(math, tile, rows, DivUp(steps, splits)) + adding;
+    if (clocks < best.clocks) best.splits = static_cast<int>(splits), best.clocks = clocks;
+  }
+  return best;
 }
 
-// The tile with the fewest.
-constexpr WgmmaTile WgmmaTileFor(Math math, int64_t rows, int64_t n, int64_t steps, int64_t multiprocessors) {
-  WgmmaTile best = LargeTile(math);
+// From the problem and the device alone, because the parts of k order the sums.
+constexpr WgmmaPlan WgmmaPlanFor(Math math, int64_t rows, int64_t n, int64_t steps, int64_t multiprocessors) {
+  WgmmaPlan best = WgmmaPlanWith(LargeTile(math), math, rows, n, steps, multiprocessors);
   for (const WgmmaTile& tile : kSmallTiles) {
-    const auto clocks = [&](const WgmmaTile& t) { return WgmmaClocks(math, t, rows, n, steps, multiprocessors); };
-    if (clocks(tile) < clocks(best)) best = tile;
+    const WgmmaPlan plan = WgmmaPlanWith(tile, math, rows, n, steps, multiprocessors);
+    if (plan.clocks < best.clocks) best = plan;
   }
   return best;
 }

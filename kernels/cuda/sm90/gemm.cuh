@@ -5,7 +5,8 @@
 //   registers, one group of wgmma under way while the next stage is awaited; then each warp turns its sums to rows
 //   through a slab of shared memory and ends the layer. Meanwhile the loads of the next tile have begun.
 //   x is a matrix (one row per pixel), or an image of which TMA walks the windows (im2col): padding, strides, dilation,
-//   the last rows and the last channels are its zeros.
+//   the last rows and the last channels are its zeros. Where there are few tiles, blocks share out k, too, and
+//   gemm_reduce.cuh adds their sums up.
 //   3 x TF32: products as exact as f32's, of factors split in two. Rows of x are split in registers on the way from
 //   shared memory, so that a step reads 32 bytes of w a column and wgmma, and writes nothing; weights were split when
 //   they were packed.
@@ -34,7 +35,8 @@ class WgmmaGemm {
         ring_(shared.barriers),
         m_tiles_(static_cast<int>(DivUp(args.gemm.rows, kM))),
         n_tiles_(static_cast<int>(DivUp(args.gemm.n, kN))),
-        channel_steps_(static_cast<int>(DivUp(args.gemm.channels, kStepElements))) {}
+        channel_steps_(static_cast<int>(DivUp(args.gemm.channels, kStepElements))),
+        steps_(args.gemm.kh * args.gemm.kw * channel_steps_) {}
 
   __device__ __forceinline__ void Run() {
     const int thread = static_cast<int>(threadIdx.x);
@@ -58,12 +60,12 @@ class WgmmaGemm {
   // Threads for whom one lets go of a stage: what wgmma has read of shared memory, it has for all of a warpgroup.
   static constexpr int kReaders = kSplits ? 32 : kWarpgroup;
 
-  // Calls with the first row and column of every tile that is this block's.
+  // Calls with the first row and column of every tile that is this block's, and with its part of k.
   template <class F>
   __device__ __forceinline__ void ForEachTile(const F& f) {
-    for (int i = static_cast<int>(blockIdx.x); i < m_tiles_ * n_tiles_; i += static_cast<int>(gridDim.x)) {
-      const Tile tile = TileOf(i, m_tiles_, n_tiles_);
-      f(tile.m * kM, tile.n * kN);
+    for (int i = static_cast<int>(blockIdx.x); i < m_tiles_ * n_tiles_ * a_.splits; i += static_cast<int>(gridDim.x)) {
+      const Tile tile = TileOf(i, m_tiles_, n_tiles_);  // the parts come one after the other, as groups would
+      f(tile.m * kM, tile.n * kN, tile.group);
     }
   }
 
@@ -71,39 +73,40 @@ class WgmmaGemm {
     PrefetchMap(args_.x);
     PrefetchMap(args_.w);
     Position at;
-    ForEachTile([&](int row, int column) {
+    ForEachTile([&](int row, int column, int part) {
       const auto image = static_cast<int>(a_.pixels.Quotient(static_cast<uint32_t>(row)));
       const uint32_t pixel = static_cast<uint32_t>(row) - static_cast<uint32_t>(image) * a_.pixels.divisor;
       const auto oh = static_cast<int>(a_.ow.Quotient(pixel)), ow = static_cast<int>(a_.ow.Remainder(pixel));
       const int h = oh * a_.stride_h - a_.pad_top, w = ow * a_.stride_w - a_.pad_left;
-      for (int r = 0; r < a_.kh; ++r) {
-        for (int s = 0; s < a_.kw; ++s) {
-          for (int step = 0; step < channel_steps_; ++step) {
-            typename Shape::Stage& stage = shared_.stages[at.stage];
-            uint64_t* full = ring_.Fill(at, Shape::kStageBytes);
-            const int c = step * kStepElements;
-            if (args_.matrix) {
-              LoadTile(stage.a, args_.x, full, c, row);
-            } else {
-              LoadIm2col(stage.a, args_.x, full, c, w, h, image, s * a_.dilation_w, r * a_.dilation_h);
-            }
-            if constexpr (kSplits) {
-              LoadTile(stage.b, args_.w, full, c, r * a_.kw + s, column, 0);
-            } else {
-              LoadTile(stage.b, args_.w, full, c, r * a_.kw + s, column);
-            }
-            at.Advance();
-          }
+      const StepRange steps = StepsOf(steps_, part, a_.splits);
+      int tap = steps.first / channel_steps_, step = steps.first % channel_steps_, r = tap / a_.kw, s = tap % a_.kw;
+      for (int i = steps.first; i < steps.last; ++i, at.Advance()) {
+        typename Shape::Stage& stage = shared_.stages[at.stage];
+        uint64_t* full = ring_.Fill(at, Shape::kStageBytes);
+        const int c = step * kStepElements;
+        if (args_.matrix) {
+          LoadTile(stage.a, args_.x, full, c, row);
+        } else {
+          LoadIm2col(stage.a, args_.x, full, c, w, h, image, s * a_.dilation_w, r * a_.dilation_h);
         }
+        if constexpr (kSplits) {
+          LoadTile(stage.b, args_.w, full, c, tap, column, 0);
+        } else {
+          LoadTile(stage.b, args_.w, full, c, tap, column);
+        }
+        if (++step < channel_steps_) continue;
+        step = 0, ++tap;
+        if (++s == a_.kw) s = 0, ++r;
       }
     });
   }
 
   // `half`: which of the tile's rows; `thread` of the warpgroup.
   __device__ __forceinline__ void MultiplyAll(int half, int thread) {
-    const int steps = a_.kh * a_.kw * channel_steps_;
     Position at, done;
-    ForEachTile([&](int row, int column) {
+    ForEachTile([&](int row, int column, int part) {
+      const StepRange range = StepsOf(steps_, part, a_.splits);
+      const int steps = range.last - range.first;
       float sums[Shape::kSums];
       for (int step = 0; step < steps; ++step, at.Advance()) {
         ring_.AwaitFull(at);
@@ -117,7 +120,7 @@ class WgmmaGemm {
       }
       WgmmaWait<0>();
       Release(done, thread);
-      Finish(sums, row + half * Shape::kRows + thread / 32 * 16, column, half * 4 + thread / 32, thread % 32);
+      Finish(sums, row + half * Shape::kRows + thread / 32 * 16, column, part, half * 4 + thread / 32, thread % 32);
     });
   }
 
@@ -192,11 +195,12 @@ class WgmmaGemm {
   }
 
   // A warp's 16 rows of every block.
-  __device__ __forceinline__ void Finish(const float (&sums)[Shape::kSums], int first_row, int first_column, int warp,
-                                         int lane) {
+  __device__ __forceinline__ void Finish(const float (&sums)[Shape::kSums], int first_row, int first_column, int part,
+                                         int warp, int lane) {
     const Epilogue& e = a_.epilogue;
     ForEachQuadOfRows(sums, shared_.slabs[warp], lane, [&](const float* slab, int in_warp, int in_sums) {
       const int row = first_row + in_warp + in_sums / kN * 64, column = first_column + in_sums % kN;
+      if (a_.splits > 1) return StorePart(slab, part, row, column);
       FinishQuadOfRows<T>(e, slab, row * e.y_strides.pixel, row * e.residual_strides.pixel, a_.rows - row, column,
                           a_.n - column, [&](int i) {
                             const auto image = static_cast<int>(a_.pixels.Quotient(static_cast<uint32_t>(row + i)));
@@ -205,11 +209,26 @@ class WgmmaGemm {
     });
   }
 
+  // Four columns of four rows of a part's sums, as gemm_reduce.cuh adds them up.
+  __device__ __forceinline__ void StorePart(const float* slab, int part, int row, int column) {
+    if (column >= a_.n) return;
+    const float4 bias =
+        part == 0 ? *reinterpret_cast<const float4*>(a_.epilogue.bias + column) : make_float4(0, 0, 0, 0);
+    const int64_t pitch = a_.epilogue.y_strides.pixel;
+    float* to = static_cast<float*>(a_.epilogue.y) + (int64_t{part} * a_.rows + row) * pitch + column;
+#pragma unroll
+    for (int i = 0; i < 4; ++i, to += pitch) {
+      if (row + i >= a_.rows) return;
+      const float4 sum = *reinterpret_cast<const float4*>(slab + i * WgmmaSlab::kPitch);
+      Store4(make_float4(sum.x + bias.x, sum.y + bias.y, sum.z + bias.z, sum.w + bias.w), to);
+    }
+  }
+
   const GemmArgs& a_;
   const WgmmaGemmArgs& args_;
   Shared& shared_;
   Ring<Shape::kStages> ring_;
-  int m_tiles_, n_tiles_, channel_steps_;
+  int m_tiles_, n_tiles_, channel_steps_, steps_;
 };
 
 template <Math kMath, int kM, int kN>
