@@ -15,14 +15,14 @@ bool HasChunks(const DepthwiseArgs& a, Math math) {
 
 }  // namespace
 
-std::string RefusesFusedDwPw(const Device& device, Math math, int64_t channels) {
-  const int64_t shared = FusedSharedBytes(channels, math);
+std::string PortableFusedDwPw::Refuses(const Device& device, Math math, const FusedDwPwArgs& args) {
+  const int64_t shared = FusedSharedBytes(args.depthwise.channels, math);
   if (shared <= static_cast<int64_t>(device.shared_bytes)) return "";
   return "needs " + std::to_string(shared) + " bytes of shared memory, a block can have " +
          std::to_string(device.shared_bytes);
 }
 
-double PredictFusedDwPw(const Device& device, Math math, const FusedDwPwArgs& args) {
+double PortableFusedDwPw::Predict(const Device& device, Math math, const FusedDwPwArgs& args) {
   const DepthwiseArgs& d = args.depthwise;
   const GemmArgs& p = args.project;
   const double rate = PortableFlopsPerClock(device.capability, math);
@@ -49,10 +49,10 @@ double PredictFusedDwPw(const Device& device, Math math, const FusedDwPwArgs& ar
                    std::max(from_memory, from_l2), blocks, two ? 2 : 1);
 }
 
-Error LaunchFusedDwPw(Math math, FusedDwPwArgs a, void* stream) {
-  a.chunks = HasChunks(a.depthwise, math) && Aligned(a.depthwise.x, 16);
-  a.project.epilogue.quads = TakesQuads(a.project.epilogue, static_cast<size_t>(ElementBytes(math)));
-  switch (math) {
+Error PortableFusedDwPw::Launch(FusedDwPwArgs a, void* stream) const {
+  a.chunks = HasChunks(a.depthwise, math_) && Aligned(a.depthwise.x, 16);
+  a.project.epilogue.quads = TakesQuads(a.project.epilogue, static_cast<size_t>(ElementBytes(math_)));
+  switch (math_) {
     case Math::kF32: return StartFusedDwPw<Math::kF32>(a, stream);
     case Math::kTf32: return StartFusedDwPw<Math::kTf32>(a, stream);
     case Math::kTf32x3: return StartFusedDwPw<Math::kTf32x3>(a, stream);

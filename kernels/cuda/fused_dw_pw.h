@@ -2,6 +2,7 @@
 #ifndef LAMINA_KERNELS_CUDA_FUSED_DW_PW_H_
 #define LAMINA_KERNELS_CUDA_FUSED_DW_PW_H_
 
+#include <memory>
 #include <string>
 
 #include "kernels/cuda/core/fused_dw_pw.h"
@@ -9,13 +10,23 @@
 
 namespace lamina::cuda {
 
-// "" or why no block has room for so many channels between the steps.
-std::string RefusesFusedDwPw(const Device& device, Math math, int64_t channels);
+// The portable kernel, as WgmmaFusedDwPw (sm90_fused_dw_pw.h) is Hopper's.
+class PortableFusedDwPw {
+ public:
+  // "" or why no block has room for so many channels between the steps.
+  static std::string Refuses(const Device& device, Math math, const FusedDwPwArgs& args);
+  static double Predict(const Device& device, Math math, const FusedDwPwArgs& args);
+  static Result<std::shared_ptr<const PortableFusedDwPw>> Make(const std::string&, const Device*, Math math,
+                                                               const FusedDwPwArgs&) {
+    return std::make_shared<const PortableFusedDwPw>(math);
+  }
+  explicit PortableFusedDwPw(Math math) : math_(math) {}
+  // Enqueues both steps. `args` is complete but for `chunks` and the epilogue's `quads`, which follow.
+  Error Launch(FusedDwPwArgs args, void* stream) const;
 
-double PredictFusedDwPw(const Device& device, Math math, const FusedDwPwArgs& args);
-
-// Enqueues both steps. `args` is complete but for `chunks` and the epilogue's `quads`, which follow.
-Error LaunchFusedDwPw(Math math, FusedDwPwArgs args, void* stream);
+ private:
+  Math math_;
+};
 
 // Of fused_dw_pw_*.cu.
 template <Math kMath>

@@ -1,7 +1,7 @@
 // separable_conv2d on CUDA.
 //   unfused      step by step, through nhwc images in the operator's dtype in device memory; every order and shape
 //   fused_dw_pw  depthwise and project in one kernel (core/fused_dw_pw.h)
-// each with the products that f32 has: fused multiply-adds, 3 x TF32 and TF32; step by step with Hopper's, too.
+// each with the products that f32 has: fused multiply-adds, 3 x TF32 and TF32; and with Hopper's.
 #include <algorithm>
 #include <utility>
 
@@ -9,6 +9,7 @@
 #include "kernels/cuda/fused_dw_pw.h"
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/gemm_operator.h"
+#include "kernels/cuda/sm90_fused_dw_pw.h"
 #include "kernels/cuda/workspace.h"
 #include "kernels/operators/backends.h"
 
@@ -194,18 +195,28 @@ class Unfused final : public Kernel<SeparableConv2d> {
   DeviceWorkspace own_;                              // of callers that bring no scratch
 };
 
-class FusedDwPwOperator final : public Kernel<SeparableConv2d> {
+// Fused: the kernel of both steps (fused_dw_pw.h, sm90_fused_dw_pw.h).
+template <class Fused>
+class FusedDwPw final : public Kernel<SeparableConv2d> {
  public:
-  static Prepared Make(const Desc& d, Math math, const Device*, void* stream, const Weights& weights) {
-    return std::shared_ptr<const Kernel<SeparableConv2d>>(
-        std::make_shared<FusedDwPwOperator>(d, math, stream, weights));
-  }
-  FusedDwPwOperator(const Desc& d, Math math, void* stream, const Weights& weights)
-      : desc_(d), math_(math), stream_(stream), weights_(weights) {
+  static Prepared Make(const Desc& d, Math math, const Device* device, void* stream, const Weights& weights) {
     Steps steps(d);
-    steps.Describe(weights_);
-    args_ = {steps.depthwise, steps.project};
+    steps.Describe(weights);
+    const FusedDwPwArgs args{steps.depthwise, steps.project};
+    auto fused = Fused::Make(ToString(d), device, math, args);
+    if (!fused.ok()) return fused.status();
+    return std::shared_ptr<const Kernel<SeparableConv2d>>(
+        std::make_shared<FusedDwPw>(d, math, device, stream, weights, args, *fused));
   }
+  FusedDwPw(const Desc& d, Math math, const Device* device, void* stream, const Weights& weights,
+            const FusedDwPwArgs& args, std::shared_ptr<const Fused> fused)
+      : desc_(d),
+        math_(math),
+        device_(device),
+        stream_(stream),
+        weights_(weights),
+        args_(args),
+        fused_(std::move(fused)) {}
 
   Status Run(const Tensors& t, std::byte*) const override {
     if (Status s = ValidatePointers(desc_, {{"x", t.x}, {"y", t.y}, {"residual", t.residual}}); !s.ok()) return s;
@@ -213,27 +224,29 @@ class FusedDwPwOperator final : public Kernel<SeparableConv2d> {
     args.depthwise.x = t.x;
     args.project.epilogue.y = t.y;
     args.project.epilogue.residual = t.residual;
-    const Error error = LaunchFusedDwPw(math_, args, stream_);
+    const Error error = fused_->Launch(args, stream_);
     return error.ok() ? Status() : DeviceStatus(ToString(desc_), "starting the kernel", error);
   }
   size_t packed_bytes() const override { return weights_.bytes(); }
-  Prepared Reshape(const Desc& d) const override { return Make(d, math_, nullptr, stream_, weights_); }
+  Prepared Reshape(const Desc& d) const override { return Make(d, math_, device_, stream_, weights_); }
 
   static Judgement Judge(const Desc& d, Math math, const Device& device) {
     if (d.order != SeparableOrder::kDwPw) return Refused("only order=dw_pw is fused");
     if (d.fusion == Fusion::kNever) return Refused("fusion=never: this is one kernel");
-    if (std::string why = RefusesFusedDwPw(device, math, d.depthwise_out()); !why.empty())
-      return Refused(std::move(why));
     const Steps steps(d);
-    return Accepted(PredictFusedDwPw(device, math, {steps.depthwise, steps.project}));
+    const FusedDwPwArgs args{steps.depthwise, steps.project};
+    if (std::string why = Fused::Refuses(device, math, args); !why.empty()) return Refused(std::move(why));
+    return Accepted(Fused::Predict(device, math, args));
   }
 
  private:
   Desc desc_;
   Math math_;
+  const Device* device_;
   void* stream_;
   Weights weights_;
   FusedDwPwArgs args_;
+  std::shared_ptr<const Fused> fused_;
 };
 
 template <class Way, Math kMath>
@@ -260,9 +273,11 @@ constexpr Candidate<SeparableConv2d> WayWith(std::string_view name, Accuracy acc
 }
 
 constexpr Candidate<SeparableConv2d> kCandidates[] = {
-    WayWith<FusedDwPwOperator, Math::kF32>("fused_dw_pw"),
-    WayWith<FusedDwPwOperator, Math::kTf32x3>("fused_dw_pw_tf32x3", Accuracy::kReduced),
-    WayWith<FusedDwPwOperator, Math::kTf32>("fused_dw_pw_tf32", Accuracy::kReduced),
+    WayWith<FusedDwPw<WgmmaFusedDwPw>, Math::kF32>("fused_dw_pw_wgmma"),
+    WayWith<FusedDwPw<WgmmaFusedDwPw>, Math::kTf32>("fused_dw_pw_wgmma_tf32", Accuracy::kReduced),
+    WayWith<FusedDwPw<PortableFusedDwPw>, Math::kF32>("fused_dw_pw"),
+    WayWith<FusedDwPw<PortableFusedDwPw>, Math::kTf32x3>("fused_dw_pw_tf32x3", Accuracy::kReduced),
+    WayWith<FusedDwPw<PortableFusedDwPw>, Math::kTf32>("fused_dw_pw_tf32", Accuracy::kReduced),
     WayWith<Unfused<PortableProduct>, Math::kF32>("unfused"),
     WayWith<Unfused<PortableProduct>, Math::kTf32x3>("unfused_tf32x3", Accuracy::kReduced),
     WayWith<Unfused<PortableProduct>, Math::kTf32>("unfused_tf32", Accuracy::kReduced),

@@ -232,13 +232,14 @@ TEST(CudaSeparableConv2d, RefusesInASentence) {
 }
 
 // Large batches of MobileNetV1's layers move more than they compute, so one kernel wins; one small image makes too few
-// blocks of 64 pixels, each with all the channels.
+// blocks of 64 pixels, each with all the channels. Among what any GPU has: sm90_fused_dw_pw_test.cc is about Hopper's.
 TEST(CudaSeparableConv2d, FusesWhereItPays) {
   const auto chosen = [](const SeparableConv2dDesc& d) {
     const auto reports = SeparableConv2d::Candidates(d, {.backend = Backend::kCuda});
     const CandidateReport* best = nullptr;
     for (const CandidateReport& r : *reports) {
-      if (r.accepted && (best == nullptr || r.predicted_ns < best->predicted_ns)) best = &r;
+      const bool portable = r.name.find("wgmma") == std::string::npos;
+      if (r.accepted && portable && (best == nullptr || r.predicted_ns < best->predicted_ns)) best = &r;
     }
     return best->name.substr(best->name.rfind('/') + 1);
   };

@@ -25,6 +25,14 @@ __device__ __forceinline__ void Store4(float4 v, T* p) {
   *reinterpret_cast<uint2*>(p) = make_uint2(PackPair(v.x, v.y, T{}), PackPair(v.z, v.w, T{}));
 }
 
+// The elements of a 32-bit word; `v` has room for them.
+__device__ __forceinline__ void WidenWord(uint32_t bits, float, float* v) { v[0] = __uint_as_float(bits); }
+template <class T>
+__device__ __forceinline__ void WidenWord(uint32_t bits, T, float* v) {
+  v[0] = ToFloat(T{static_cast<uint16_t>(bits)});
+  v[1] = ToFloat(T{static_cast<uint16_t>(bits >> 16)});
+}
+
 // 16-byte chunks of elements.
 template <class T>
 inline constexpr int kChunkElements = 16 / static_cast<int>(sizeof(T));
@@ -36,10 +44,7 @@ template <class T>
 __device__ __forceinline__ void WidenChunk(uint4 bits, T, float (&v)[8]) {
   const uint32_t words[4] = {bits.x, bits.y, bits.z, bits.w};
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    v[2 * i] = ToFloat(T{static_cast<uint16_t>(words[i])});
-    v[2 * i + 1] = ToFloat(T{static_cast<uint16_t>(words[i] >> 16)});
-  }
+  for (int i = 0; i < 4; ++i) WidenWord(words[i], T{}, v + 2 * i);
 }
 // v points at a chunk's floats, p is aligned to 16 bytes.
 __device__ __forceinline__ void StoreChunk(const float* v, float* p) { Store4(make_float4(v[0], v[1], v[2], v[3]), p); }

@@ -23,13 +23,13 @@ __device__ __forceinline__ void StoreStrip(const float (&sums)[kSums], int first
 }
 
 // A warp's 16 rows: calls finish(slab, row, column) with the first of four rows and of four columns, row 0 and column 0
-// being the warp's first, and where in the slab their sums begin.
+// being the warp's first, and where in the slab their sums begin. Columns from `columns` on are left out.
 template <int kSums, class F>
 __device__ __forceinline__ void ForEachQuadOfRows(const float (&sums)[kSums], WgmmaSlab& slab, int lane,
-                                                  const F& finish) {
+                                                  const F& finish, int columns = 2 * kSums) {
   constexpr int kStrips = 2 * kSums / WgmmaSlab::kColumns;
 #pragma unroll 1  // one copy of the epilogue's code
-  for (int strip = 0; strip < kStrips; ++strip) {
+  for (int strip = 0; strip < kStrips && strip * WgmmaSlab::kColumns < columns; ++strip) {
 #pragma unroll
     for (int i = 0; i < kStrips; ++i) {
       if (i == strip) StoreStrip(sums, i * WgmmaSlab::kColumns / 2, slab.sums, lane);

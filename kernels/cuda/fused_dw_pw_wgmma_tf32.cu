@@ -1,0 +1,7 @@
+#include "kernels/cuda/sm90/start_fused_dw_pw.cuh"
+
+namespace lamina::cuda {
+
+template Error StartFusedWgmma<Math::kTf32>(const FusedWgmmaArgs&, const FusedWgmmaPlan&, int, void*);
+
+}  // namespace lamina::cuda
