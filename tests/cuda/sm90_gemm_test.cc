@@ -44,6 +44,19 @@ class Sm90 : public testing::Test {
     d.dtype = DType::kF32;
     ExpectEmulatedParity<Op>(d, 1, 1, kSplit, Accuracy::kStrict);
   }
+  // Products that come before every load that they do not wait for.
+  template <class Op>
+  static void CheckProductsFirst(typename Op::Desc d) {
+    for (const DType dtype : {DType::kF32, DType::kBf16}) {
+      d.dtype = dtype;
+      cuda::emulator::TheSchedule() = {.late = true, .products_first = true};
+      const ParityReport report =
+          CheckParity<Op>(d, {.backend = Backend::kCuda, .threads = {1}, .tensors = {{Fill::kNormal, Guard::kEnd}}});
+      cuda::emulator::TheSchedule() = {};
+      EXPECT_EQ(report.passed, dtype == DType::kF32 ? 5 : 2);
+      for (const std::string& failure : report.failures) ADD_FAILURE() << failure;
+    }
+  }
   // Why the kernel does not take `d`.
   template <class Op>
   static std::string Refusal(const typename Op::Desc& d) {
@@ -66,8 +79,9 @@ constexpr cuda::WgmmaTile TileFor(int64_t rows, int64_t n, int64_t steps, int64_
 TEST_F(Sm90Plan, TilesSuitTheProblem) {
   using Tile = cuda::WgmmaTile;
   EXPECT_EQ(TileFor(8192, 8192, 128), (Tile{128, 256}));
-  EXPECT_EQ(TileFor(100352, 64, 9), (Tile{256, 64}));  // 56 x 56 pixels of 32 images, 64 outputs
-  EXPECT_EQ(TileFor(8192, 64, 16), (Tile{128, 64}));   // few tiles
+  EXPECT_EQ(TileFor(100352, 64, 9), cuda::kKeepingTile);  // 56 x 56 pixels of 32 images, 3 x 3 x 64 to 64 channels
+  EXPECT_EQ(TileFor(100352, 64, 36), (Tile{256, 64}));    // whose weights do not fit
+  EXPECT_EQ(TileFor(8192, 64, 16), (Tile{128, 64}));      // few tiles
   EXPECT_EQ(TileFor(132 * 128, 128, 16), (Tile{128, 128}));
   EXPECT_EQ(TileFor(1024, 1024, 16), (Tile{128, 64}));  // 128 tiles in one wave
   const cuda::Math x3 = cuda::Math::kTf32x3;
@@ -145,7 +159,7 @@ TEST_F(Sm90Plan, RingPositionsFlipTheirPhaseOnceRound) {
 }
 
 TEST_F(Sm90FullyConnected, AgreesWithTheReference) {
-  for (const int64_t m : {1, 64, 300}) {
+  for (const int64_t m : {1, 300}) {
     for (const int64_t oc : {8, 65, 130}) {
       for (const int64_t ic : {8, 200}) Check<FullyConnected>({.m = m, .ic = ic, .oc = oc});
     }
@@ -156,18 +170,24 @@ TEST_F(Sm90FullyConnected, AgreesWithTheReference) {
 TEST_F(Sm90FullyConnected, EveryTile) {
   cuda::emulator::TheFaults().multiprocessors = 1;
   struct Case {
-    int64_t m, oc;
+    int64_t m, oc, ic;
     cuda::WgmmaTile tile, split;  // of 3 x TF32
   };
-  for (const Case& c : {Case{260, 60, {128, 64}, {128, 64}}, Case{400, 60, {256, 64}, {256, 64}},
-                        Case{260, 120, {128, 128}, {128, 128}}, Case{400, 120, {128, 128}, {256, 128}},
-                        Case{130, 250, {128, 256}, {256, 128}}}) {
-    for (const int64_t steps : {6, 11}) {
-      EXPECT_EQ(TileFor(c.m, c.oc, steps, 1), c.tile) << c.m << " x " << c.oc;
-      EXPECT_EQ(TileFor(c.m, c.oc, steps, 1, cuda::Math::kTf32x3), c.split) << c.m << " x " << c.oc;
-    }
-    Check<FullyConnected>({.m = c.m, .ic = 328, .oc = c.oc});
+  const cuda::WgmmaTile keeping = cuda::kKeepingTile;
+  for (const Case& c : {Case{260, 60, 328, keeping, {128, 64}}, Case{400, 60, 328, keeping, {256, 64}},
+                        Case{200, 36, 1160, {256, 64}, {256, 64}}, Case{260, 120, 296, {128, 128}, {128, 128}},
+                        Case{400, 120, 296, {128, 128}, {256, 128}}, Case{130, 250, 296, {128, 256}, {256, 128}}}) {
+    EXPECT_EQ(TileFor(c.m, c.oc, cuda::DivUp(c.ic, 64), 1), c.tile) << c.m << " x " << c.oc;
+    EXPECT_EQ(TileFor(c.m, c.oc, cuda::DivUp(c.ic, 32), 1), c.tile) << c.m << " x " << c.oc;
+    EXPECT_EQ(TileFor(c.m, c.oc, cuda::DivUp(c.ic, 32), 1, cuda::Math::kTf32x3), c.split) << c.m << " x " << c.oc;
+    Check<FullyConnected>({.m = c.m, .ic = c.ic, .oc = c.oc});
   }
+}
+
+TEST_F(Sm90FullyConnected, ProductsWaitForTheirLoads) {
+  cuda::emulator::TheFaults().multiprocessors = 1;
+  CheckProductsFirst<FullyConnected>({.m = 260, .ic = 328, .oc = 60});
+  CheckProductsFirst<FullyConnected>({.m = 130, .ic = 328, .oc = 130});
 }
 
 // Few tiles and many products to an output: 17 steps and more.
@@ -209,6 +229,18 @@ TEST_F(Sm90FullyConnected, TakesStridesLayoutsAndResiduals) {
 TEST_F(Sm90Conv2d, OneByOneIsAMatrix) {
   Check<Conv2d>({.n = 3, .ih = 7, .iw = 9, .ic = 72, .oc = 40});
   Check<Conv2d>({.n = 2, .ih = 7, .iw = 9, .ic = 24, .oc = 40, .activation = {ActivationKind::kRelu6}, .x_stride = 40});
+}
+
+TEST_F(Sm90Conv2d, KeepsTheWeights) {
+  cuda::emulator::TheFaults().multiprocessors = 1;
+  EXPECT_EQ(TileFor(429, 34, 9, 1), cuda::kKeepingTile);
+  EXPECT_EQ(TileFor(429, 34, 18, 1), cuda::kKeepingTile);  // as many as fit
+  EXPECT_NE(TileFor(429, 34, 19, 1), cuda::kKeepingTile);
+  EXPECT_NE(TileFor(429, 65, 9, 1), cuda::kKeepingTile);
+  Conv2dDesc d{
+      .n = 3, .ih = 11, .iw = 13, .ic = 40, .oc = 34, .kh = 3, .kw = 3, .residual = Residual::kAfterActivation};
+  d.pad_top = d.pad_left = d.pad_bottom = d.pad_right = 1, d.activation = {ActivationKind::kRelu6};
+  Check<Conv2d>(d);
 }
 
 // A part begins and ends at any tap and channel.

@@ -4,6 +4,7 @@
 #define LAMINA_KERNELS_CUDA_CORE_SCHEDULE_H_
 
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/cuda/core/gemm.h"
 
@@ -35,11 +36,13 @@ struct RingBarriers {
 struct WgmmaSlab {
   static constexpr int kRows = 16, kColumns = 32;
   static constexpr int kPitch = kColumns + 8;  // floats; 8 more put the rows of one store on different banks
-  float sums[kRows * kPitch];
+  alignas(16) float sums[kRows * kPitch];
 };
 
 // Tiles of kM x kN outputs, half the rows to each of two warpgroups; k in steps of one swizzled row of 128 bytes.
-template <Math kMath, int kTileM, int kTileN>
+// kKeeps: the weights of all steps, at most kKeptSteps of them, lie in shared memory for as long as the block runs.
+inline constexpr int kKeptSteps = 18;  // 3 x 3 x 128 channels of 16 bits
+template <Math kMath, int kTileM, int kTileN, bool kKeeps = false>
 struct WgmmaShape {
   static constexpr int kM = kTileM, kN = kTileN;
   static constexpr int kStepBytes = 128;
@@ -48,16 +51,27 @@ struct WgmmaShape {
   static constexpr int kRows = kM / kConsumers;          // of a warpgroup
   static constexpr int kSums = kRows * kN / kWarpgroup;  // of a thread
   static constexpr int kParts = WeightParts(kMath);
-  static constexpr int kStageBytes = (kM + kParts * kN) * kStepBytes;
-  static constexpr int kStages = 192 * 1024 / kStageBytes;
+  static constexpr int kWeightBytes = kParts * kN * kStepBytes;  // of a step
+  static constexpr int kStageBytes = kM * kStepBytes + (kKeeps ? 0 : kWeightBytes);
+  static constexpr int kStages = (192 * 1024 - (kKeeps ? kKeptSteps * kWeightBytes : 0)) / kStageBytes;
 
-  struct alignas(1024) Stage {
-    unsigned char a[kM * kStepBytes], b[kParts][kN * kStepBytes];
+  struct Both {
+    unsigned char a[kM * kStepBytes], b[kWeightBytes];
   };
+  struct Rows {
+    unsigned char a[kM * kStepBytes];
+  };
+  struct alignas(1024) Stage : std::conditional_t<kKeeps, Rows, Both> {};
+  struct Kept {
+    alignas(1024) unsigned char b[kKeptSteps][kWeightBytes];
+    uint64_t full;  // its barrier
+  };
+  struct None {};
   struct Shared {
     Stage stages[kStages];
     WgmmaSlab slabs[kConsumers * kWarpgroup / 32];
     RingBarriers<kStages> barriers;
+    std::conditional_t<kKeeps, Kept, None> kept;
   };
   static_assert(kTileM % (64 * kConsumers) == 0, "a wgmma has 64 rows");
   static_assert(kTileN == 64 || kTileN == 128 || kTileN == 256, "device/hopper.cuh has these widths of wgmma");

@@ -170,14 +170,20 @@ void Block::End(Fiber& f) {
   if (!warpgroups_.empty()) warpgroup().End(current_ % Warpgroup::kThreads);
 }
 
-// Loads before products: what a product reads is then overwritten by every load that could come before it.
+// Loads before products: what a product reads is then overwritten by every load that could come before it. The other
+// way round, a product does not see what it has not waited for.
 bool Block::LandOne() {
+  if (TheSchedule().products_first && MultiplyOne()) return true;
   if (!late_.empty()) {
     const auto action = std::move(late_.back());
     late_.pop_back();
     action();
     return true;
   }
+  return MultiplyOne();
+}
+
+bool Block::MultiplyOne() {
   for (Warpgroup& w : warpgroups_) {
     if (!w.Ready()) continue;
     w.RunOne();

@@ -23,8 +23,9 @@ namespace lamina::cuda::emulator {
 
 // Two extremes that a correct kernel cannot tell apart.
 struct Schedule {
-  bool backward = false;  // threads take their turns from the last to the first
-  bool late = false;      // what is asynchronous happens when it is waited for, not when it is issued
+  bool backward = false;        // threads take their turns from the last to the first
+  bool late = false;            // what is asynchronous happens when it is waited for, not when it is issued
+  bool products_first = false;  // and products happen before loads that nothing has waited for
 };
 Schedule& TheSchedule();
 
@@ -119,6 +120,7 @@ class Block {
   void Run(const std::function<void()>& body);
   void End(Fiber& fiber);
   bool LandOne();
+  bool MultiplyOne();
   Warpgroup& warpgroup();
   const std::byte* ExchangeBytes(const void* mine, size_t bytes, const char* what);
   void RequireFenced(uint32_t address, uint32_t bytes, const char* who) const;

@@ -6,7 +6,8 @@
 //   through a slab of shared memory and ends the layer. Meanwhile the loads of the next tile have begun.
 //   x is a matrix (one row per pixel), or an image of which TMA walks the windows (im2col): padding, strides, dilation,
 //   the last rows and the last channels are its zeros. Where there are few tiles, blocks share out k, too, and
-//   gemm_reduce.cuh adds their sums up.
+//   gemm_reduce.cuh adds their sums up. Where up to 64 outputs have few weights, a block keeps them (kKeeps), for L2
+//   gives a narrow tile its operands more slowly than they are multiplied: the ring brings x alone.
 //   3 x TF32: products as exact as f32's, of factors split in two. Rows of x are split in registers on the way from
 //   shared memory, so that a step reads 32 bytes of w a column and wgmma, and writes nothing; weights were split when
 //   they were packed.
@@ -22,10 +23,10 @@
 
 namespace lamina::cuda {
 
-template <Math kMath, int kM, int kN>
+template <Math kMath, int kM, int kN, bool kKeeps>
 class WgmmaGemm {
  public:
-  using Shape = WgmmaShape<kMath, kM, kN>;
+  using Shape = WgmmaShape<kMath, kM, kN, kKeeps>;
   using Shared = typename Shape::Shared;
 
   __device__ __forceinline__ WgmmaGemm(const WgmmaGemmArgs& args, Shared& shared)
@@ -40,7 +41,10 @@ class WgmmaGemm {
 
   __device__ __forceinline__ void Run() {
     const int thread = static_cast<int>(threadIdx.x);
-    if (thread == 0) ring_.Init(Shape::kConsumers * (kWarpgroup / kReaders));
+    if (thread == 0) {
+      if constexpr (kKeeps) InitBarrier(&shared_.kept.full, 1);
+      ring_.Init(Shape::kConsumers * (kWarpgroup / kReaders));
+    }
     __syncthreads();
     AwaitEarlierKernels();
     if (thread < kWarpgroup) {
@@ -69,40 +73,58 @@ class WgmmaGemm {
     }
   }
 
+  // Where a step of k lies: the tap, as row, column and number, and its first channel.
+  struct StepPlace {
+    int r, s, tap, channel;
+  };
+  template <class F>
+  __device__ __forceinline__ void ForEachStep(const StepRange& steps, const F& f) {
+    const int tap = steps.first / channel_steps_, step = steps.first % channel_steps_;
+    StepPlace at{tap / a_.kw, tap % a_.kw, tap, step * kStepElements};
+    for (int i = steps.first; i < steps.last; ++i) {
+      f(at);
+      if ((at.channel += kStepElements) < a_.channels) continue;
+      at.channel = 0, ++at.tap;
+      if (++at.s == a_.kw) at.s = 0, ++at.r;
+    }
+  }
+
   __device__ __forceinline__ void LoadAll() {
     PrefetchMap(args_.x);
     PrefetchMap(args_.w);
+    if constexpr (kKeeps) {
+      uint64_t* full = &shared_.kept.full;
+      ArriveExpecting(full, steps_ * Shape::kWeightBytes);
+      unsigned char(*to)[Shape::kWeightBytes] = shared_.kept.b;
+      ForEachStep({0, steps_}, [&](const StepPlace& k) { LoadTile(*to++, args_.w, full, k.channel, k.tap, 0); });
+    }
     Position at;
     ForEachTile([&](int row, int column, int part) {
       const auto image = static_cast<int>(a_.pixels.Quotient(static_cast<uint32_t>(row)));
       const uint32_t pixel = static_cast<uint32_t>(row) - static_cast<uint32_t>(image) * a_.pixels.divisor;
       const auto oh = static_cast<int>(a_.ow.Quotient(pixel)), ow = static_cast<int>(a_.ow.Remainder(pixel));
       const int h = oh * a_.stride_h - a_.pad_top, w = ow * a_.stride_w - a_.pad_left;
-      const StepRange steps = StepsOf(steps_, part, a_.splits);
-      int tap = steps.first / channel_steps_, step = steps.first % channel_steps_, r = tap / a_.kw, s = tap % a_.kw;
-      for (int i = steps.first; i < steps.last; ++i, at.Advance()) {
+      ForEachStep(StepsOf(steps_, part, a_.splits), [&](const StepPlace& k) {
         typename Shape::Stage& stage = shared_.stages[at.stage];
         uint64_t* full = ring_.Fill(at, Shape::kStageBytes);
-        const int c = step * kStepElements;
         if (args_.matrix) {
-          LoadTile(stage.a, args_.x, full, c, row);
+          LoadTile(stage.a, args_.x, full, k.channel, row);
         } else {
-          LoadIm2col(stage.a, args_.x, full, c, w, h, image, s * a_.dilation_w, r * a_.dilation_h);
+          LoadIm2col(stage.a, args_.x, full, k.channel, w, h, image, k.s * a_.dilation_w, k.r * a_.dilation_h);
         }
         if constexpr (kSplits) {
-          LoadTile(stage.b, args_.w, full, c, tap, column, 0);
-        } else {
-          LoadTile(stage.b, args_.w, full, c, tap, column);
+          LoadTile(stage.b, args_.w, full, k.channel, k.tap, column, 0);
+        } else if constexpr (!kKeeps) {
+          LoadTile(stage.b, args_.w, full, k.channel, k.tap, column);
         }
-        if (++step < channel_steps_) continue;
-        step = 0, ++tap;
-        if (++s == a_.kw) s = 0, ++r;
-      }
+        at.Advance();
+      });
     });
   }
 
   // `half`: which of the tile's rows; `thread` of the warpgroup.
   __device__ __forceinline__ void MultiplyAll(int half, int thread) {
+    if constexpr (kKeeps) WaitBarrier(&shared_.kept.full, 0);
     Position at, done;
     ForEachTile([&](int row, int column, int part) {
       const StepRange range = StepsOf(steps_, part, a_.splits);
@@ -113,7 +135,7 @@ class WgmmaGemm {
         if constexpr (kSplits) {
           MultiplySplit(sums, half, thread, at.stage, step > 0, done);
         } else {
-          Multiply(sums, half, at.stage, step > 0);
+          Multiply(sums, half, at.stage, step);
           WgmmaWait<1>();  // the step before this one has been read
           if (step > 0) Release(done, thread);
         }
@@ -136,18 +158,26 @@ class WgmmaGemm {
     return reinterpret_cast<BlockSums&>(sums[block * (kN / 2)]);
   }
 
+  // Where the weights of a step lie.
+  __device__ __forceinline__ uint64_t Weights(int stage, int step) {
+    if constexpr (kKeeps) {
+      return Step(KMajor128(SharedAddress(shared_.kept.b)), step * Shape::kWeightBytes);
+    } else {
+      return Step(KMajor128(SharedAddress(shared_.stages[0].b)), stage * Shape::kStageBytes);
+    }
+  }
+
   // Starts the products of a step.
-  __device__ __forceinline__ void Multiply(float (&sums)[Shape::kSums], int half, int stage, bool accumulate) {
+  __device__ __forceinline__ void Multiply(float (&sums)[Shape::kSums], int half, int stage, int step) {
     const uint64_t a = Step(KMajor128(SharedAddress(shared_.stages[0].a) + half * Shape::kRows * Shape::kStepBytes),
                             stage * Shape::kStageBytes);
-    const uint64_t b = Step(KMajor128(SharedAddress(shared_.stages[0].b)), stage * Shape::kStageBytes);
+    const uint64_t b = Weights(stage, step);
     WgmmaFence();
 #pragma unroll
     for (int k = 0; k < Shape::kStepBytes; k += 32) {
 #pragma unroll
       for (int block = 0; block < kBlocks; ++block) {
-        Wgmma<kMath, kN>(Block(sums, block), Step(a, block * 64 * Shape::kStepBytes + k), Step(b, k),
-                         accumulate || k > 0);
+        Wgmma<kMath, kN>(Block(sums, block), Step(a, block * 64 * Shape::kStepBytes + k), Step(b, k), step + k > 0);
       }
     }
     WgmmaCommit();
@@ -159,7 +189,7 @@ class WgmmaGemm {
   // is multiplied, the next one is split: its registers are those of the quarter before, which has been read then.
   __device__ __forceinline__ void MultiplySplit(float (&sums)[Shape::kSums], int half, int thread, int stage,
                                                 bool accumulate, Position& done) {
-    const uint64_t b = Step(KMajor128(SharedAddress(shared_.stages[0].b)), stage * Shape::kStageBytes);
+    const uint64_t b = Weights(stage, 0);
     const unsigned char* rows = shared_.stages[stage].a;
     const int first = half * Shape::kRows + thread / 32 * 16 + thread % 16, chunk = thread % 32 / 16;
     uint32_t high[2][kBlocks][4], low[2][kBlocks][4];
@@ -231,10 +261,11 @@ class WgmmaGemm {
   int m_tiles_, n_tiles_, channel_steps_, steps_;
 };
 
-template <Math kMath, int kM, int kN>
-__global__ void __launch_bounds__(WgmmaShape<kMath, kM, kN>::kThreads, 1)
+template <Math kMath, int kM, int kN, bool kKeeps>
+__global__ void __launch_bounds__(WgmmaShape<kMath, kM, kN, kKeeps>::kThreads, 1)
     WgmmaGemmKernel(const __grid_constant__ WgmmaGemmArgs a) {
-  WgmmaGemm<kMath, kM, kN>(a, SharedMemory<typename WgmmaGemm<kMath, kM, kN>::Shared>()).Run();
+  using Gemm = WgmmaGemm<kMath, kM, kN, kKeeps>;
+  Gemm(a, SharedMemory<typename Gemm::Shared>()).Run();
 }
 
 }  // namespace lamina::cuda
