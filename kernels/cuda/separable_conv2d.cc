@@ -28,7 +28,8 @@ struct Weights {
   }
 };
 
-Result<Weights> Pack(const Desc& d, Math math, const SeparableConv2dWeights& w) {
+// `parts`: of the products' weights (gemm.h).
+Result<Weights> Pack(const Desc& d, Math math, int parts, const SeparableConv2dWeights& w) {
   Weights packed;
   const auto pointwise = [&](const void* weights, const void* bias, int64_t n, int64_t channels) {
     return GemmWeights::Pack(ToString(d), math,
@@ -36,7 +37,8 @@ Result<Weights> Pack(const Desc& d, Math math, const SeparableConv2dWeights& w) 
                               .bias = bias,
                               .n = static_cast<int>(n),
                               .channels = static_cast<int>(channels),
-                              .n_stride = channels});
+                              .n_stride = channels},
+                             parts);
   };
   const int64_t in = d.depthwise_in(), out = d.depthwise_out();
   if (d.has_expand()) {
@@ -116,6 +118,7 @@ std::string Refuses(const Desc& d) {
 template <class Product>
 class Unfused final : public Kernel<SeparableConv2d> {
  public:
+  static constexpr int Parts(Math math) { return Product::Parts(math); }
   static Prepared Make(const Desc& d, Math math, const Device* device, void* stream, const Weights& weights,
                        const DeviceWorkspace& known = nullptr) {
     auto made = std::make_shared<Unfused>(d, math, device, stream, weights);
@@ -199,6 +202,7 @@ class Unfused final : public Kernel<SeparableConv2d> {
 template <class Fused>
 class FusedDwPw final : public Kernel<SeparableConv2d> {
  public:
+  static constexpr int Parts(Math) { return 1; }
   static Prepared Make(const Desc& d, Math math, const Device* device, void* stream, const Weights& weights) {
     Steps steps(d);
     steps.Describe(weights);
@@ -262,9 +266,10 @@ template <class Way, Math kMath>
 Prepared PrepareWay(const Desc& d, const SeparableConv2dWeights& w, const Context& context) {
   const Result<const Device*> device = DeviceFor(context.stream);
   if (!device.ok()) return device.status();
-  auto weights = Pack(d, MathOf(kMath, d.dtype), w);
+  const Math math = MathOf(kMath, d.dtype);
+  auto weights = Pack(d, math, Way::Parts(math), w);
   if (!weights.ok()) return weights.status();
-  return Way::Make(d, MathOf(kMath, d.dtype), *device, context.stream, *weights);
+  return Way::Make(d, math, *device, context.stream, *weights);
 }
 
 template <class Way, Math kMath>
@@ -282,6 +287,7 @@ constexpr Candidate<SeparableConv2d> kCandidates[] = {
     WayWith<Unfused<PortableProduct>, Math::kTf32x3>("unfused_tf32x3", Accuracy::kReduced),
     WayWith<Unfused<PortableProduct>, Math::kTf32>("unfused_tf32", Accuracy::kReduced),
     WayWith<Unfused<WgmmaProduct>, Math::kF32>("unfused_wgmma"),
+    WayWith<Unfused<WgmmaProduct>, Math::kTf32x3>("unfused_wgmma_tf32x3", Accuracy::kReduced),
     WayWith<Unfused<WgmmaProduct>, Math::kTf32>("unfused_wgmma_tf32", Accuracy::kReduced)};
 
 }  // namespace

@@ -204,6 +204,19 @@ TEST(CudaSeparableConv2d, FailuresAreSaidAndLeakNothing) {
   cuda::emulator::TheFaults() = {};
 }
 
+// 3 x TF32 keeps the bound of fused multiply-adds.
+TEST(CudaSeparableConv2d, ThreeTf32ProductsKeepTheAccuracyOfF32) {
+  SeparableConv2dDesc d = DwPw(9, 7, 40, 36);
+  for (const char* way : {"fused_dw_pw_tf32x3", "unfused_tf32x3", "unfused_wgmma_tf32x3"}) {
+    ExpectEmulatedParity<SeparableConv2d>(d, 1, 1, way, Accuracy::kStrict);
+  }
+  d.order = SeparableOrder::kPwDwPw;
+  d.hidden = 72;
+  for (const char* way : {"unfused_tf32x3", "unfused_wgmma_tf32x3"}) {
+    ExpectEmulatedParity<SeparableConv2d>(d, 1, 1, way, Accuracy::kStrict);
+  }
+}
+
 std::string Refusal(const SeparableConv2dDesc& d, const std::string& candidate) {
   const auto reports = SeparableConv2d::Candidates(d, {.backend = Backend::kCuda});
   for (const CandidateReport& r : *reports) {
