@@ -12,6 +12,8 @@ usage: ./do COMMAND [ARGUMENTS]
   test [ARGUMENTS]   builds and runs every test (ctest ARGUMENTS); oneDNN, the second oracle, comes from PyPI into .venv
   peers [ARGUMENTS]  times the suite beside oneDNN, XNNPACK, ONNX Runtime, OpenVINO, PyTorch, ncnn and MNN in alternating
                      rounds (some 40 minutes), and says which targets are met; ./do peers --help
+  python [ARGUMENTS] builds the Python package's wheel (in build/wheel), installs it into .venv and runs its tests
+                     (pytest ARGUMENTS)
   evidence           makes build/evidence, a folder that gathers results on a machine with a GPU, python3 and torch, and
                      says how
   build              builds the library, the `lamina` program and the benches
@@ -24,6 +26,7 @@ END
 build_packages=(cmake ninja-build g++ libhwy-dev libpthreadpool-dev libbenchmark-dev libcli11-dev nlohmann-json3-dev)
 # Boost.Context: the fibers of the emulated GPU. ccache: the packaging tests build the library thrice.
 test_packages=(libgtest-dev libboost-context-dev python3-venv pkg-config ccache)
+python_packages=(python3-dev python3-venv)
 bench_packages=(python3-venv)
 peer_packages=(python3-venv libxnnpack-dev libpthreadpool-dev)
 ci_packages=(git clang-14 libclang-rt-14-dev clang-format-14)
@@ -59,11 +62,13 @@ pip_install() {
     "$environment/bin/pip" install -q --disable-pip-version-check "$@" >&2
 }
 
+has() { compgen -G "$environment/lib/python3*/site-packages/$1" > /dev/null; }
+
 # package MODULE PACKAGE...: installs packages unless the module is there. What needs one that cannot be had is left out.
 package() {
   local module=$1
   shift
-  compgen -G "$environment/lib/python3*/site-packages/$module" > /dev/null || pip_install "$@" ||
+  has "$module" || pip_install "$@" ||
     say "$* could not be installed: the run goes on without"
 }
 
@@ -119,8 +124,9 @@ plotting_python() {
 build() {
   local tests=$1
   shift
-  local options=(-DLAMINA_BUILD_TESTS="$tests")
+  local options=(-DLAMINA_BUILD_TESTS="$tests" -DLAMINA_BUILD_PYTHON=OFF)
   if [[ $tests == ON ]]; then options+=(-DLAMINA_ONEDNN="$PWD/.venv"); fi
+  if [[ $tests == ON ]] && has nanobind && has pytest; then options+=(-DLAMINA_BUILD_PYTHON=ON); fi
   if command -v ccache > /dev/null; then options+=(-DCMAKE_C{XX,UDA}_COMPILER_LAUNCHER=ccache); fi
   say "building (in build/release)"
   mkdir -p build/release
@@ -133,7 +139,7 @@ build() {
 
 case "${1-help}" in
   setup)
-    need "${build_packages[@]}" "${test_packages[@]}" "${bench_packages[@]}" "${ci_packages[@]}"
+    need "${build_packages[@]}" "${test_packages[@]}" "${bench_packages[@]}" "${python_packages[@]}" "${ci_packages[@]}"
     ;;
   build)
     need "${build_packages[@]}" python3-venv
@@ -182,6 +188,25 @@ case "${1-help}" in
     peers
     say "measuring"
     build/peers/venv/bin/python bench/peers/run.py "$@"
+    ;;
+  python)
+    shift
+    need "${build_packages[@]}" "${python_packages[@]}"
+    package scikit_build_core scikit-build-core
+    package nanobind nanobind
+    package numpy numpy
+    package pytest pytest
+    dlpack
+    # The compiler and the depth of the folder are those of the other builds: a compiler cache then has their objects.
+    export CXX=${CXX:-c++}
+    if command -v ccache > /dev/null; then export CMAKE_CXX_COMPILER_LAUNCHER=ccache; fi
+    say "building the wheel (in build/python and build/wheel)"
+    rm -f build/wheel/*.whl
+    .venv/bin/pip wheel -q --disable-pip-version-check --no-build-isolation --no-deps --wheel-dir build/wheel \
+      --config-settings=build-dir=build/python --config-settings=cmake.define.LAMINA_WERROR=ON . >&2
+    .venv/bin/pip install -q --disable-pip-version-check --no-deps --force-reinstall build/wheel/*.whl >&2
+    say "testing"
+    .venv/bin/python -m pytest "$@"
     ;;
   test)
     shift

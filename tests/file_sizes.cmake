@@ -1,6 +1,6 @@
 # No file of sources is longer than 600 lines: what is longer has two themes. cmake -DSOURCE= -P file_sizes.cmake
 cmake_minimum_required(VERSION 3.25)
-foreach(folder include kernels reference harness tests tools bench bindings cmake)
+foreach(folder include kernels reference harness tests tools bench bindings examples cmake)
   file(GLOB_RECURSE found ${SOURCE}/${folder}/*.h ${SOURCE}/${folder}/*.cc ${SOURCE}/${folder}/*.c ${SOURCE}/${folder}/*.cu
        ${SOURCE}/${folder}/*.cuh ${SOURCE}/${folder}/*.py ${SOURCE}/${folder}/*.cmake)
   list(APPEND files ${found})
