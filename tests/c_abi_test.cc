@@ -1,6 +1,8 @@
 // The C interface: what it takes, what it refuses and with which sentence, and that nothing but a status comes out.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <cstdio>
 #include <cstring>
 #include <string>
 #include <thread>
@@ -381,6 +383,29 @@ TEST(CAbi, OutOfMemoryIsAStatus) {
   EXPECT_NE(std::string(lamina_last_error()).find("no memory for"), std::string::npos) << lamina_last_error();
   lamina_destroy(huge);
   lamina_destroy(op);
+}
+
+TEST(CAbi, PackedWeightsGoThroughAFile) {
+  const char* const text = "fully_connected m=2 ic=3 oc=5";
+  const std::string path = testing::TempDir() + "lamina_c_packed_" + std::to_string(getpid());
+  Problem p(text);
+  lamina_operator *op = nullptr, *loaded = nullptr;
+  ASSERT_EQ(lamina_prepare(text, p.tensors.data(), p.weights, nullptr, &op), LAMINA_OK) << lamina_last_error();
+  ASSERT_EQ(lamina_save_packed(op, path.c_str()), LAMINA_OK) << lamina_last_error();
+  ASSERT_EQ(lamina_load_packed(path.c_str(), nullptr, &loaded), LAMINA_OK) << lamina_last_error();
+  const char* desc = nullptr;
+  EXPECT_EQ(lamina_descriptor(loaded, &desc), LAMINA_OK);
+  EXPECT_STREQ(desc, text);
+  EXPECT_EQ(p.Run(loaded), LAMINA_OK) << lamina_last_error();
+  EXPECT_EQ(p.first("y"), 4);
+  lamina_destroy(loaded);
+  lamina_destroy(op);
+  std::remove(path.c_str());
+  EXPECT_EQ(lamina_load_packed(path.c_str(), nullptr, &loaded), LAMINA_INVALID_ARGUMENT);
+  EXPECT_EQ(loaded, nullptr);
+  EXPECT_EQ(std::string(lamina_last_error()), path + ": cannot read it: No such file or directory");
+  EXPECT_EQ(lamina_load_packed(nullptr, nullptr, &loaded), LAMINA_INVALID_ARGUMENT);
+  EXPECT_EQ(lamina_save_packed(nullptr, path.c_str()), LAMINA_INVALID_ARGUMENT);
 }
 
 TEST(CAbi, LastErrorBelongsToTheThread) {

@@ -31,6 +31,7 @@ struct lamina_operator {
   virtual lamina::Status PrepareKeys(const lamina_tensor* tensors, size_t count, void* prepared_keys, void* scratch,
                                      size_t scratch_bytes) const = 0;
   virtual lamina::Result<size_t> PreparedKeysBytes() const = 0;
+  virtual lamina::Status SavePacked(const std::string& path) const = 0;
   virtual const std::string& Explain() const = 0;
 
   // Asked once, when the operator is prepared: these never change.
@@ -47,6 +48,7 @@ struct Entry {
   static Result<std::vector<CandidateReport>> Candidates(const Desc& desc, const Context& context);
   static Result<std::unique_ptr<lamina_operator>> Prepare(const Desc& desc, const lamina_tensor* weights, size_t count,
                                                           const OwnedContext& context);
+  static Result<std::unique_ptr<lamina_operator>> LoadPacked(const std::string& path, const OwnedContext& context);
 };
 
 }  // namespace lamina::c

@@ -100,6 +100,8 @@ class Handle final : public lamina_operator {
     }
   }
 
+  Status SavePacked(const std::string& path) const override { return op_.SavePacked(path); }
+
   const std::string& Explain() const override {
     std::call_once(explained_, [this] { explanation_ = op_.Explain(); });
     return explanation_;
@@ -145,6 +147,13 @@ Result<std::unique_ptr<lamina_operator>> Entry<Desc>::Prepare(const Desc& desc, 
   const auto where = [&] { return ToString(desc); };
   if (Status s = slots.Bind(weights, count, LAMINA_DEVICE_CPU, where); !s.ok()) return s;
   auto op = Op::Prepare(desc, w, context.context);
+  if (!op.ok()) return op.status();
+  return std::unique_ptr<lamina_operator>(new Handle<Desc>(std::move(*op), context.machine));
+}
+
+template <class Desc>
+Result<std::unique_ptr<lamina_operator>> Entry<Desc>::LoadPacked(const std::string& path, const OwnedContext& context) {
+  auto op = Border<Desc>::Op::LoadPacked(path, context.context);
   if (!op.ok()) return op.status();
   return std::unique_ptr<lamina_operator>(new Handle<Desc>(std::move(*op), context.machine));
 }

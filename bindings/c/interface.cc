@@ -224,6 +224,30 @@ int32_t lamina_prepare(const char* desc, const lamina_tensor* weights, size_t co
   });
 }
 
+int32_t lamina_save_packed(const lamina_operator* op, const char* path) {
+  return Guard([&]() -> Status {
+    if (op == nullptr) return MustNotBeNull("op");
+    if (path == nullptr) return MustNotBeNull("path");
+    return op->SavePacked(path);
+  });
+}
+
+int32_t lamina_load_packed(const char* path, const lamina_context* context, lamina_operator** op) {
+  return Guard([&]() -> Status {
+    if (op == nullptr) return MustNotBeNull("op");
+    *op = nullptr;
+    if (path == nullptr) return MustNotBeNull("path");
+    const auto owned = ContextOf(context);
+    if (!owned.ok()) return owned.status();
+    const auto problem = PackedProblem(path);
+    if (!problem.ok()) return problem.status();
+    auto loaded = Visit(*problem, [&](const auto&, auto entry) { return entry.LoadPacked(path, *owned); });
+    if (!loaded.ok()) return loaded.status();
+    *op = loaded->release();
+    return {};
+  });
+}
+
 int32_t lamina_reshape(const lamina_operator* op, const char* desc, lamina_operator** reshaped) {
   return Guard([&]() -> Status {
     if (reshaped == nullptr) return MustNotBeNull("reshaped");

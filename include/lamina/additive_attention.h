@@ -69,6 +69,7 @@ class LAMINA_API AdditiveAttention
   AdditiveAttention(Base base) : Base(std::move(base)) {}  // NOLINT: implicit by design
 
   static Result<AdditiveAttention> Prepare(const Desc& desc, const Weights& weights, const Context& context = {});
+  static Result<AdditiveAttention> LoadPacked(const std::string& path, const Context& context = {});
   Result<AdditiveAttention> Reshape(const Desc& desc) const;
 
   // The bytes that PrepareKeys writes: about batch * keys * units floats.

@@ -150,6 +150,11 @@ LAMINA_C int32_t lamina_candidates(const char* desc, const lamina_context* conte
 LAMINA_C int32_t lamina_prepare(const char* desc, const lamina_tensor* weights, size_t count,
                                 const lamina_context* context, lamina_operator** op);
 
+/* The packed weights as a file, for the CPU backend, which a later process maps instead of packing; see
+ * Operator::SavePacked and LoadPacked. The file must not change while an operator uses it. */
+LAMINA_C int32_t lamina_save_packed(const lamina_operator* op, const char* path);
+LAMINA_C int32_t lamina_load_packed(const char* path, const lamina_context* context, lamina_operator** op);
+
 /* The same operator for other run-time sizes: same implementation, shared packed weights, microseconds. */
 LAMINA_C int32_t lamina_reshape(const lamina_operator* op, const char* desc, lamina_operator** reshaped);
 

@@ -44,6 +44,14 @@ class LAMINA_API Operator {
   // must follow each other on that stream.
   Status Run(const Tensors& tensors, void* scratch = nullptr) const;
 
+  // The packed weights as a file, for kCpu: a later process maps it instead of packing, and shares its memory with
+  // others that do. The same weights give the same bytes. The file must not change while an operator uses it.
+  Status SavePacked(const std::string& path) const;
+  // The operator as it was prepared, before any Reshape. Refused with the reason: no such file, one that was cut short
+  // or altered, of another version of the library, of another family of CPU or SIMD target, or of an implementation
+  // that the context does not allow.
+  static Result<Operator> LoadPacked(const std::string& path, const Context& context = {});
+
   const Desc& desc() const;
   const Context& context() const;             // with backend, isa, pool and machine filled in
   size_t scratch_bytes() const;               // 0: none needed

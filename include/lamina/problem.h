@@ -26,6 +26,10 @@ LAMINA_API std::string ToString(const Problem& problem);
 LAMINA_API Status ValidateProblem(const Problem& problem);
 LAMINA_API Cost CostOf(const Problem& problem);
 
+// What the operator was prepared for whose weights SavePacked has written; refuses what LoadPacked would refuse the
+// file for.
+LAMINA_API Result<Problem> PackedProblem(const std::string& path);
+
 }  // namespace lamina
 
 #endif  // LAMINA_PROBLEM_H_

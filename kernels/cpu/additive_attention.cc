@@ -234,12 +234,12 @@ class AdditiveAttentionKernel final : public Kernel<Op> {
     ScoreArgs quad = s;
     quad.query = exponentials;
     quad.v = p.c();
-    quad.scale = p.scale;
+    quad.scale = p.scale();
     p.score->reciprocal_quad(quad);
     // Keys out of the reciprocal form's range, which trained models do not have: once more, by tanh.
     const auto* far = reinterpret_cast<const uint8_t*>(keys + key_layout_.far) + b * d_.keys;
     s.keys = 1;
-    s.offset = p.offset;
+    s.offset = p.offset();
     for (size_t j = 0; j < c.keys; ++j) {
       if (!far[c.rows[j]]) continue;
       s.rows = c.rows + j;

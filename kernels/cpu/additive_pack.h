@@ -22,13 +22,15 @@ struct AdditivePacked {
   AdditiveForm form = AdditiveForm::kTanh;
   size_t units = 0;             // padded to whole blocks
   PackedMatrix query_w, key_w;  // in the reciprocal form, units change their signs together with v'
-  AlignedBuffer vectors;        // v, c, factor: [units] each
-  float scale = 1, offset = 0;  // reciprocal form: score = scale * sum; the tanh of a far key adds offset
+  AlignedBuffer vectors;        // v, c, factor: [units] each; scale, offset
   uint64_t writer = 0;          // what prepared keys are known by
 
   float* v() const { return vectors.as<float>(); }   // v', of the reciprocal form with alternating signs
   float* c() const { return v() + units; }           // reciprocal form: max|v'| / |v'|
   float* factor() const { return v() + 2 * units; }  // reciprocal form: of a query's exponentials
+  // Reciprocal form: score = scale * sum; the tanh of a far key adds offset.
+  float scale() const { return v()[3 * units]; }
+  float offset() const { return v()[3 * units + 1]; }
 };
 
 // Fails only for want of memory. f32.

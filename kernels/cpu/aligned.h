@@ -4,6 +4,8 @@
 #define LAMINA_KERNELS_CPU_ALIGNED_H_
 
 #include <cstddef>
+#include <memory>
+#include <span>
 #include <utility>
 
 namespace lamina {
@@ -12,11 +14,17 @@ class AlignedBuffer {
  public:
   AlignedBuffer() = default;
   explicit AlignedBuffer(size_t bytes) : data_(Allocate(bytes)), bytes_(data_ ? bytes : 0) {}
-  ~AlignedBuffer() { Free(data_); }
+  // Another's memory, only to be read, which lives as long as `owner`.
+  AlignedBuffer(std::span<const std::byte> memory, std::shared_ptr<const void> owner)
+      : data_(const_cast<std::byte*>(memory.data())), bytes_(memory.size()), owner_(std::move(owner)) {}
+  ~AlignedBuffer() {
+    if (owner_ == nullptr) Free(data_);
+  }
   AlignedBuffer(AlignedBuffer&& other) noexcept { *this = std::move(other); }
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
+    std::swap(owner_, other.owner_);
     return *this;
   }
 
@@ -35,6 +43,7 @@ class AlignedBuffer {
  private:
   std::byte* data_ = nullptr;
   size_t bytes_ = 0;
+  std::shared_ptr<const void> owner_;
 };
 
 }  // namespace lamina

@@ -13,6 +13,7 @@
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/round.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/operators/packing.h"
 #include "lamina/machine.h"
 
 namespace lamina::cpu {
@@ -169,12 +170,14 @@ Judgement Judge(const Conv2dDesc& d, const Context& context) {
 Result<std::shared_ptr<const Kernel<Conv2d>>> Prepare(const Conv2dDesc& d, const Conv2dWeights& w,
                                                       const Context& context) {
   const size_t taps = static_cast<size_t>(d.oc * d.kh * d.kw), channels = static_cast<size_t>(d.oc);
-  auto packed = std::make_shared<AlignedBuffer>((taps + channels) * sizeof(float));
+  auto packed = std::make_shared<AlignedBuffer>(packing::Part((taps + channels) * sizeof(float)));
   if (packed->data() == nullptr) return Status{StatusCode::kOutOfMemory, ToString(d) + ": no memory for the weights"};
-  std::memcpy(packed->data(), w.w, taps * sizeof(float));
-  float* const bias = packed->as<float>() + taps;
-  std::fill_n(bias, channels, 0.0f);
-  if (d.bias) std::memcpy(bias, w.bias, channels * sizeof(float));
+  if (!packing::Loading()) {
+    std::memcpy(packed->data(), w.w, taps * sizeof(float));
+    float* const bias = packed->as<float>() + taps;
+    std::fill_n(bias, channels, 0.0f);
+    if (d.bias) std::memcpy(bias, w.bias, channels * sizeof(float));
+  }
   return std::shared_ptr<const Kernel<Conv2d>>(std::make_shared<DepthwisePlanes>(d, context, std::move(packed)));
 }
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "kernels/cpu/gemm_narrow.h"
+#include "kernels/operators/packing.h"
 
 namespace lamina::cpu {
 namespace {
@@ -55,7 +56,8 @@ Status PackedFilter::PackGroups(const Conv2dDesc& d, const float* w, const float
   const int64_t oc_group = d.oc / d.groups, ic_group = d.ic / d.groups, k = d.kh * d.kw * ic_group;
   matrices_.reserve(static_cast<size_t>(d.groups));
   for (int64_t g = 0; g < d.groups; ++g) {
-    auto packed = PackedMatrix::Pack(isa, *shape_.kernel, k, oc_group, w + g * oc_group * k, k, 1,
+    const float* from = w == nullptr ? nullptr : w + g * oc_group * k;  // null: they are loaded
+    auto packed = PackedMatrix::Pack(isa, *shape_.kernel, k, oc_group, from, k, 1,
                                      bias == nullptr ? nullptr : bias + g * oc_group, d.kh * d.kw,
                                      d.weight_layout == WeightLayout::kOihw);
     if (!packed.ok()) return NoMemory(d);
@@ -65,13 +67,28 @@ Status PackedFilter::PackGroups(const Conv2dDesc& d, const float* w, const float
 }
 
 Status PackedFilter::PackGathered(const Conv2dDesc& d, const float* w, const float* bias) {
-  const size_t lanes = shape_.kernel->lanes, taps = static_cast<size_t>(d.kh * d.kw);
+  const size_t lanes = shape_.kernel->lanes, units = static_cast<size_t>(shape_.units);
   const size_t ic_group = static_cast<size_t>(d.ic / d.groups), oc_group = static_cast<size_t>(d.oc / d.groups);
-  const size_t kh = static_cast<size_t>(d.kh), kw = static_cast<size_t>(d.kw),
-               units = static_cast<size_t>(shape_.units);
-  gathered_ = AlignedBuffer(units * taps * ic_group * lanes * sizeof(float));
-  gathered_bias_ = AlignedBuffer(units * lanes * sizeof(float));
+  gathered_ = packing::Part(units * static_cast<size_t>(d.kh * d.kw) * ic_group * lanes * sizeof(float));
+  gathered_bias_ = packing::Part(units * lanes * sizeof(float));
   if (gathered_.data() == nullptr || gathered_bias_.data() == nullptr) return NoMemory(d);
+  if (!packing::Loading()) FillGathered(d, w, bias);
+  index_.resize(ic_group * lanes);  // lanes beyond the unit's read its first float and are not stored
+  for (size_t c = 0; c < ic_group; ++c) {
+    for (size_t l = 0; l < static_cast<size_t>(shape_.oc); ++l) {
+      index_[c * lanes + l] = static_cast<int32_t>(l / oc_group * ic_group + c);
+    }
+  }
+  const int64_t last_groups = d.groups - (shape_.units - 1) * shape_.unit_groups;
+  whole_ = {index_.data(), static_cast<size_t>(shape_.ic), static_cast<size_t>(d.kw)};
+  last_ = {index_.data(), static_cast<size_t>(last_groups) * ic_group, static_cast<size_t>(d.kw)};
+  return {};
+}
+
+void PackedFilter::FillGathered(const Conv2dDesc& d, const float* w, const float* bias) {
+  const size_t lanes = shape_.kernel->lanes, taps = static_cast<size_t>(d.kh * d.kw);
+  const size_t ic_group = static_cast<size_t>(d.ic / d.groups), units = static_cast<size_t>(shape_.units);
+  const size_t kh = static_cast<size_t>(d.kh), kw = static_cast<size_t>(d.kw);
   std::memset(gathered_bias_.data(), 0, gathered_bias_.bytes());
   if (bias != nullptr) {
     for (size_t o = 0; o < static_cast<size_t>(d.oc); ++o) {
@@ -95,16 +112,6 @@ Status PackedFilter::PackGathered(const Conv2dDesc& d, const float* w, const flo
       }
     }
   }
-  index_.resize(ic_group * lanes);  // lanes beyond the unit's read its first float and are not stored
-  for (size_t c = 0; c < ic_group; ++c) {
-    for (size_t l = 0; l < static_cast<size_t>(shape_.oc); ++l) {
-      index_[c * lanes + l] = static_cast<int32_t>(l / oc_group * ic_group + c);
-    }
-  }
-  const int64_t last_groups = d.groups - (shape_.units - 1) * shape_.unit_groups;
-  whole_ = {index_.data(), static_cast<size_t>(shape_.ic), kw};
-  last_ = {index_.data(), static_cast<size_t>(last_groups) * ic_group, kw};
-  return {};
 }
 
 FilterPanel PackedFilter::Panel(int64_t unit, int64_t panel) const {

@@ -51,6 +51,7 @@ class PackedFilter {
   PackedFilter(const Conv2dDesc& desc, Isa isa) : shape_(desc, isa), oc_(desc.oc) {}
   Status PackGroups(const Conv2dDesc& desc, const float* w, const float* bias, Isa isa);
   Status PackGathered(const Conv2dDesc& desc, const float* w, const float* bias);
+  void FillGathered(const Conv2dDesc& desc, const float* w, const float* bias);
 
   FilterShape shape_;
   int64_t oc_;

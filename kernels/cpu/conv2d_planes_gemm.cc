@@ -22,6 +22,7 @@
 #include "kernels/cpu/round.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/transpose.h"
+#include "kernels/operators/packing.h"
 
 namespace lamina::cpu {
 namespace {
@@ -308,21 +309,18 @@ Judgement Judge(const Conv2dDesc& desc, const Context& context) {
                            static_cast<double>(bytes) / machine.Gbps(bytes, threads)));
 }
 
-Result<std::shared_ptr<const Kernel<Conv2d>>> Prepare(const Conv2dDesc& d, const Conv2dWeights& weights,
-                                                      const Context& context) {
+// [oc][k], then the bias.
+void Pack(const Conv2dDesc& d, const Conv2dWeights& weights, Isa isa, float* packed) {
   const size_t taps = static_cast<size_t>(d.kh * d.kw), ic_group = static_cast<size_t>(d.ic / d.groups);
   const size_t oc = static_cast<size_t>(d.oc), k = taps * ic_group;
-  auto packed = std::make_shared<AlignedBuffer>(oc * (k + 1) * sizeof(float));
-  if (packed->data() == nullptr) return Status{StatusCode::kOutOfMemory, ToString(d) + ": no memory for the weights"};
   const float* w = static_cast<const float*>(weights.w);
-  float* const bias = packed->as<float>() + oc * k;
+  float* const bias = packed + oc * k;
   if (d.weight_layout == WeightLayout::kOihw || taps == 1) {
-    std::copy_n(w, oc * k, packed->as<float>());
+    std::copy_n(w, oc * k, packed);
   } else {
-    const auto transpose = GetTransposeKernel(context.isa).transpose;
+    const auto transpose = GetTransposeKernel(isa).transpose;
     for (size_t o = 0; o < oc; ++o, w += k) {
-      transpose(taps, ic_group, w, static_cast<ptrdiff_t>(ic_group), packed->as<float>() + o * k,
-                static_cast<ptrdiff_t>(taps));
+      transpose(taps, ic_group, w, static_cast<ptrdiff_t>(ic_group), packed + o * k, static_cast<ptrdiff_t>(taps));
     }
   }
   if (weights.bias != nullptr) {
@@ -330,6 +328,14 @@ Result<std::shared_ptr<const Kernel<Conv2d>>> Prepare(const Conv2dDesc& d, const
   } else {
     std::fill_n(bias, oc, 0.0f);
   }
+}
+
+Result<std::shared_ptr<const Kernel<Conv2d>>> Prepare(const Conv2dDesc& d, const Conv2dWeights& weights,
+                                                      const Context& context) {
+  const size_t oc = static_cast<size_t>(d.oc), k = static_cast<size_t>(d.kh * d.kw * (d.ic / d.groups));
+  auto packed = std::make_shared<AlignedBuffer>(packing::Part(oc * (k + 1) * sizeof(float)));
+  if (packed->data() == nullptr) return Status{StatusCode::kOutOfMemory, ToString(d) + ": no memory for the weights"};
+  if (!packing::Loading()) Pack(d, weights, context.isa, packed->as<float>());
   return std::shared_ptr<const Kernel<Conv2d>>(std::make_shared<PlanesGemm>(d, context, std::move(packed)));
 }
 

@@ -8,6 +8,7 @@
 #include "kernels/cpu/round.h"
 #include "kernels/cpu/transpose.h"
 #include "kernels/cpu/winograd_weights.h"
+#include "kernels/operators/packing.h"
 
 namespace lamina::cpu {
 namespace {
@@ -23,8 +24,8 @@ WinogradFilter::WinogradFilter(const Conv2dDesc& d, Isa isa, const WinogradKerne
       oc_(static_cast<size_t>(d.oc)),
       panels_(DivUp(oc_, gemm_->vectors * gemm_->lanes)) {
   const size_t columns = PackedColumns(*gemm_, oc_);
-  u_ = AlignedBuffer(transform.n * transform.n * ic_ * columns * sizeof(float));
-  bias_ = AlignedBuffer(columns * sizeof(float));
+  u_ = packing::Part(transform.n * transform.n * ic_ * columns * sizeof(float));
+  bias_ = packing::Part(columns * sizeof(float));
   zeros_ = AlignedBuffer(gemm_->vectors * gemm_->lanes * sizeof(float));
 }
 
@@ -35,8 +36,9 @@ Result<std::shared_ptr<const WinogradFilter>> WinogradFilter::Pack(const Conv2dD
   if (filter->u_.data() == nullptr || filter->bias_.data() == nullptr || filter->zeros_.data() == nullptr) {
     return no_memory;
   }
-  std::memset(filter->bias_.data(), 0, filter->bias_.bytes());
   std::memset(filter->zeros_.data(), 0, filter->zeros_.bytes());
+  if (packing::Loading()) return std::shared_ptr<const WinogradFilter>(std::move(filter));
+  std::memset(filter->bias_.data(), 0, filter->bias_.bytes());
   if (weights.bias != nullptr) std::memcpy(filter->bias_.data(), weights.bias, filter->oc_ * sizeof(float));
   const AlignedBuffer taps(kChunk * transform.r * transform.r * filter->PanelAt(0).width * sizeof(float));
   if (taps.data() == nullptr) return no_memory;

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "kernels/cpu/round.h"
+#include "kernels/operators/packing.h"
 
 namespace lamina::cpu {
 namespace {
@@ -34,10 +35,11 @@ Result<std::shared_ptr<const PackedDepthwise>> PackedDepthwise::Pack(Isa isa, in
   auto packed = std::make_shared<PackedDepthwise>();
   packed->vector_floats_ = (taps + 1) * lanes;
   const size_t bytes = static_cast<size_t>(vectors * packed->vector_floats_) * sizeof(float);
-  packed->buffer_ = AlignedBuffer(bytes);
+  packed->buffer_ = packing::Part(bytes);
   if (packed->buffer_.data() == nullptr) {
     return Status{StatusCode::kOutOfMemory, "no memory for " + std::to_string(bytes) + " bytes of packed weights"};
   }
+  if (packing::Loading()) return std::shared_ptr<const PackedDepthwise>(std::move(packed));
   std::memset(packed->buffer_.data(), 0, bytes);  // channels beyond oc, and a bias that is not there
   const auto transpose = GetTransposeKernel(isa).transpose;
   float* out = packed->buffer_.as<float>();

@@ -16,6 +16,7 @@
 #include "kernels/cpu/round.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/transpose.h"
+#include "kernels/operators/packing.h"
 
 namespace lamina::cpu {
 namespace {
@@ -235,13 +236,14 @@ Result<PackedMatrix> PackedMatrix::Pack(Isa isa, const GemmKernel& kernel, int64
   packed.k_ = k;
   packed.n_ = n;
   packed.cut_ = PanelCut(kernel, static_cast<size_t>(n), floats_of_k, static_cast<size_t>(taps));
-  packed.panels_ = AlignedBuffer(packed.cut_.floats() * sizeof(float));
-  packed.bias_ = AlignedBuffer(columns * sizeof(float));
+  packed.panels_ = packing::Part(packed.cut_.floats() * sizeof(float));
+  packed.bias_ = packing::Part(columns * sizeof(float));
   if (packed.panels_.data() == nullptr || packed.bias_.data() == nullptr) {
     return Status{StatusCode::kOutOfMemory, "no memory for " +
                                                 std::to_string((packed.cut_.floats() + columns) * sizeof(float)) +
                                                 " bytes of packed weights"};
   }
+  if (packing::Loading()) return packed;
   std::fill_n(packed.bias_.as<float>(), columns, 0.0f);
   if (bias != nullptr) std::copy_n(bias, n, packed.bias_.as<float>());
   const size_t inner = taps_last ? static_cast<size_t>(taps) : 1;

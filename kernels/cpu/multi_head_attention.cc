@@ -10,6 +10,7 @@
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/operators/backends.h"
+#include "kernels/operators/packing.h"
 
 namespace lamina::cpu {
 namespace {
@@ -54,6 +55,7 @@ struct Part {
 Result<PackedMatrix> PackParts(Isa isa, int64_t m, int64_t k, bool with_bias, std::initializer_list<Part> parts) {
   int64_t n = 0;
   for (const Part& part : parts) n += part.rows;
+  if (packing::Loading()) return PackedMatrix::Pack(isa, MatMulKernel(isa, m), k, n, nullptr, k, 1, nullptr);
   const AlignedBuffer w(static_cast<size_t>(n * k) * sizeof(float)), bias(static_cast<size_t>(n) * sizeof(float));
   if (w.data() == nullptr || bias.data() == nullptr) {
     return Status{StatusCode::kOutOfMemory, "no memory to put the projections' weights together"};

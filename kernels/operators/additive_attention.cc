@@ -155,6 +155,12 @@ Result<AdditiveAttention> AdditiveAttention::Prepare(const Desc& desc, const Wei
   return AdditiveAttention(std::move(*base));
 }
 
+Result<AdditiveAttention> AdditiveAttention::LoadPacked(const std::string& path, const Context& context) {
+  Result<Base> base = Base::LoadPacked(path, context);
+  if (!base.ok()) return base.status();
+  return AdditiveAttention(std::move(*base));
+}
+
 Result<AdditiveAttention> AdditiveAttention::Reshape(const Desc& desc) const {
   Result<Base> base = Base::Reshape(desc);
   if (!base.ok()) return base.status();

@@ -17,6 +17,7 @@
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/operators/arena.h"
 #include "kernels/operators/candidate.h"
+#include "kernels/operators/packing.h"
 #include "kernels/operators/resolve.h"
 #include "kernels/operators/text.h"
 #include "kernels/operators/verbose.h"
@@ -51,7 +52,14 @@ struct Operator<D, W, T>::State {
   const Candidate<Operator>* candidate = nullptr;
   std::shared_ptr<const Kernel<Operator>> kernel;
   std::string implementation;
-  bool serial;  // too little work to share
+  bool serial;            // too little work to share
+  D packed_for;           // the descriptor before any Reshape
+  packing::Parts packed;  // the kernel's weights, of kCpu
+
+  // The candidate that the context allows and predicts best, prepared in a session of packing.
+  __attribute__((visibility("hidden"))) static Result<Operator> Make(const D& desc, const W& weights,
+                                                                     const Context& asked,
+                                                                     const packing::Session& session);
 };
 
 template <class D, class W, class T>
@@ -76,23 +84,57 @@ Result<std::vector<CandidateReport>> Operator<D, W, T>::Candidates(const D& desc
 }
 
 template <class D, class W, class T>
-Result<Operator<D, W, T>> Operator<D, W, T>::Prepare(const D& desc, const W& weights, const Context& asked) {
-  const auto prepare = [&]() -> Result<Operator> {
-    Result<std::vector<CandidateReport>> reports = Candidates(desc, asked);
-    if (!reports.ok()) return reports.status();
-    const Context context = *Resolve(asked);
+Result<Operator<D, W, T>> Operator<D, W, T>::State::Make(const D& desc, const W& weights, const Context& asked,
+                                                         const packing::Session& session) {
+  Result<std::vector<CandidateReport>> reports = Candidates(desc, asked);
+  if (!reports.ok()) return reports.status();
+  const Context context = *Resolve(asked);
+  if (!session.loading()) {
     if (Status s = Traits<Operator>::CheckWeights(desc, weights); !s.ok()) return s;
-    const auto candidates = Traits<Operator>::Offered(context.backend);
-    const Result<size_t> best = Choose(ToString(desc), context, *reports);
-    if (!best.ok()) return best.status();
-    const Candidate<Operator>& candidate = candidates[*best];
-    auto kernel = candidate.prepare(desc, weights, context);
-    if (!kernel.ok()) return kernel.status();
-    return Operator(
-        std::make_shared<const State>(State{desc, context, &candidate, std::move(*kernel), (*reports)[*best].name,
-                                            StaysInOneThread(context, (*reports)[*best].predicted_ns)}));
-  };
-  return verbose::Making<Operator>(verbose::Event::kPrepare, desc, prepare);
+  }
+  const auto candidates = Traits<Operator>::Offered(context.backend);
+  const Result<size_t> best = Choose(ToString(desc), context, *reports);
+  if (!best.ok()) return best.status();
+  const Candidate<Operator>& candidate = candidates[*best];
+  auto kernel = candidate.prepare(desc, weights, context);
+  if (!kernel.ok()) return kernel.status();
+  return Operator(std::make_shared<const State>(
+      State{desc, context, &candidate, std::move(*kernel), (*reports)[*best].name,
+            StaysInOneThread(context, (*reports)[*best].predicted_ns), desc, session.parts()}));
+}
+
+template <class D, class W, class T>
+Result<Operator<D, W, T>> Operator<D, W, T>::Prepare(const D& desc, const W& weights, const Context& asked) {
+  return verbose::Making<Operator>(verbose::Event::kPrepare, desc, [&] {
+    const packing::Session session;
+    return State::Make(desc, weights, asked, session);
+  });
+}
+
+template <class D, class W, class T>
+Status Operator<D, W, T>::SavePacked(const std::string& path) const {
+  const State& s = *state_;
+  if (s.context.backend != Backend::kCpu) {
+    return Refuse(s.desc, "packed weights are saved of the backend cpu, got " + s.implementation);
+  }
+  return packing::Write(path, s.implementation, ToString(s.packed_for), s.packed);
+}
+
+template <class D, class W, class T>
+Result<Operator<D, W, T>> Operator<D, W, T>::LoadPacked(const std::string& path, const Context& asked) {
+  const auto file = packing::Read(path);
+  if (!file.ok()) return file.status();
+  const auto refuse = [&](const std::string& sentence) { return InvalidArgument(path + ": " + sentence); };
+  const Result<D> desc = text::Read<D>(file->problem);
+  if (!desc.ok()) return refuse(desc.status().message());
+  Context context = asked;
+  if (Status s = packing::Require(file->implementation, context); !s.ok()) return refuse(s.message());
+  return verbose::Making<Operator>(verbose::Event::kPrepare, *desc, [&]() -> Result<Operator> {
+    const packing::Session session(file->parts, file->owner);
+    auto op = State::Make(*desc, W{}, context, session);
+    if (std::string mismatch = session.Mismatch(); !mismatch.empty()) return refuse(mismatch);
+    return op;
+  });
 }
 
 template <class D, class W, class T>
@@ -109,9 +151,9 @@ Result<Operator<D, W, T>> Operator<D, W, T>::Reshape(const D& desc) const {
     }
     auto kernel = state_->kernel->Reshape(desc);
     if (!kernel.ok()) return kernel.status();
-    return Operator(std::make_shared<const State>(State{desc, state_->context, state_->candidate, std::move(*kernel),
-                                                        state_->implementation,
-                                                        StaysInOneThread(state_->context, judgement.predicted_ns)}));
+    return Operator(std::make_shared<const State>(
+        State{desc, state_->context, state_->candidate, std::move(*kernel), state_->implementation,
+              StaysInOneThread(state_->context, judgement.predicted_ns), state_->packed_for, state_->packed}));
   };
   return verbose::Making<Operator>(verbose::Event::kReshape, desc, reshape);
 }

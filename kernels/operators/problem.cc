@@ -3,6 +3,7 @@
 #include <iterator>
 #include <vector>
 
+#include "kernels/operators/packing.h"
 #include "kernels/operators/text.h"
 
 namespace lamina {
@@ -51,6 +52,14 @@ Status ValidateProblem(const Problem& problem) {
 
 Cost CostOf(const Problem& problem) {
   return std::visit([](const auto& desc) { return CostOf(desc); }, problem);
+}
+
+Result<Problem> PackedProblem(const std::string& path) {
+  const auto file = packing::Read(path);
+  if (!file.ok()) return file.status();
+  auto problem = ParseProblem(file->problem);
+  if (!problem.ok()) return InvalidArgument(path + ": " + problem.status().message());
+  return problem;
 }
 
 }  // namespace lamina
