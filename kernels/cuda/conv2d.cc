@@ -64,6 +64,7 @@ struct GemmTraits<Conv2d> {
 CandidateList<Conv2d> Conv2dCandidates() {
   static const auto all = [] {
     std::vector<Candidate<Conv2d>> candidates(std::begin(kGemmCandidates<Conv2d>), std::end(kGemmCandidates<Conv2d>));
+    candidates.push_back(TmaDepthwiseConv2d());
     candidates.push_back(DepthwiseConv2d());
     return candidates;
   }();

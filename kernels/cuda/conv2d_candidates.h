@@ -8,6 +8,7 @@
 namespace lamina::cuda {
 
 Candidate<Conv2d> DepthwiseConv2d();
+Candidate<Conv2d> TmaDepthwiseConv2d();
 
 }  // namespace lamina::cuda
 

@@ -3,6 +3,7 @@
 
 #include "kernels/cuda/conv2d_candidates.h"
 #include "kernels/cuda/depthwise.h"
+#include "kernels/cuda/sm90_depthwise.h"
 
 namespace lamina::cuda {
 namespace {
@@ -18,11 +19,18 @@ DepthwiseArgs ArgsOf(const Conv2dDesc& d) {
   return a;
 }
 
+// Step: the kernel of the step, PortableDepthwise or TmaDepthwise.
+template <class Step>
 class DepthwiseConv2dKernel final : public Kernel<Conv2d> {
  public:
   DepthwiseConv2dKernel(const Conv2dDesc& desc, const Device* device, void* stream,
                         std::shared_ptr<const DepthwiseWeights> weights)
-      : desc_(desc), device_(device), stream_(stream), weights_(std::move(weights)), args_(ArgsOf(desc)) {
+      : desc_(desc),
+        device_(device),
+        stream_(stream),
+        weights_(std::move(weights)),
+        args_(ArgsOf(desc)),
+        step_(device, desc.dtype, args_) {
     weights_->Describe(args_);
   }
 
@@ -32,7 +40,7 @@ class DepthwiseConv2dKernel final : public Kernel<Conv2d> {
     args.x = t.x;
     args.epilogue.y = t.y;
     args.epilogue.residual = t.residual;
-    const Error error = LaunchDepthwise(*device_, desc_.dtype, args, stream_);
+    const Error error = step_.Launch(args, stream_);
     return error.ok() ? Status() : DeviceStatus(ToString(desc_), "starting the kernel", error);
   }
   size_t packed_bytes() const override { return weights_->bytes(); }
@@ -47,16 +55,21 @@ class DepthwiseConv2dKernel final : public Kernel<Conv2d> {
   void* stream_;
   std::shared_ptr<const DepthwiseWeights> weights_;
   DepthwiseArgs args_;
+  Step step_;
 };
 
+template <class Step>
 Judgement Judge(const Conv2dDesc& d, const Context& context) {
   const Result<const Device*> device = DeviceFor(context.stream);
   if (!device.ok()) return Refused(device.status().message());
   if (d.groups != d.ic) return Refused("only groups = ic is depthwise");
   if (std::string why = RefusesDepthwise(d, d.oc); !why.empty()) return Refused(std::move(why));
-  return Accepted(PredictDepthwise(**device, d.dtype, ArgsOf(d)));
+  const DepthwiseArgs args = ArgsOf(d);
+  if (std::string why = Step::Refuses(**device, d.dtype, args); !why.empty()) return Refused(std::move(why));
+  return Accepted(Step::Predict(**device, d.dtype, args));
 }
 
+template <class Step>
 Result<std::shared_ptr<const Kernel<Conv2d>>> Prepare(const Conv2dDesc& d, const Conv2dWeights& w,
                                                       const Context& context) {
   const Result<const Device*> device = DeviceFor(context.stream);
@@ -65,11 +78,12 @@ Result<std::shared_ptr<const Kernel<Conv2d>>> Prepare(const Conv2dDesc& d, const
   auto weights = DepthwiseWeights::Pack(ToString(d), d.dtype, w.w, d.bias ? w.bias : nullptr, d.oc, d.kh * d.kw);
   if (!weights.ok()) return weights.status();
   return std::shared_ptr<const Kernel<Conv2d>>(
-      std::make_shared<DepthwiseConv2dKernel>(d, *device, context.stream, std::move(*weights)));
+      std::make_shared<DepthwiseConv2dKernel<Step>>(d, *device, context.stream, std::move(*weights)));
 }
 
 }  // namespace
 
-Candidate<Conv2d> DepthwiseConv2d() { return {"depthwise", &Judge, &Prepare}; }
+Candidate<Conv2d> DepthwiseConv2d() { return {"depthwise", &Judge<PortableDepthwise>, &Prepare<PortableDepthwise>}; }
+Candidate<Conv2d> TmaDepthwiseConv2d() { return {"depthwise_tma", &Judge<TmaDepthwise>, &Prepare<TmaDepthwise>}; }
 
 }  // namespace lamina::cuda

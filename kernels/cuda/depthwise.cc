@@ -24,16 +24,19 @@ bool HasQuads(const DepthwiseArgs& a) {
   return a.x_channel == 1 && a.multiplier.divisor == 1 && Multiples(4, {a.channels, a.x_image, a.x_row, a.x_pixel});
 }
 
+int ColumnsOf(const DepthwiseArgs& a) {
+  return a.kh == 3   ? DepthwiseWindow<3, 1>::kColumns
+         : a.kh == 5 ? DepthwiseWindow<5, 1>::kColumns
+                     : DepthwiseWindow<7, 1>::kColumns;
+}
+
+// Blocks that are at work on a multiprocessor at one time.
+int BlocksOf(const DepthwiseArgs& a) { return a.kh == 5 ? 2 : 3; }
+
 DepthwiseWalks ShareOut(const Device& device, const DepthwiseArgs& a) {
-  const auto walks = [&](int columns, int64_t threads) {
-    return WalksOf(a.images, a.oh, a.ow.divisor, QuadsOf(a), columns, threads);
-  };
-  const int64_t a_block_each = int64_t{device.multiprocessors} * kDepthwiseThreads;
-  switch (a.kh) {
-    case 3: return walks(DepthwiseWindow<3, 1>::kColumns, 3 * a_block_each);
-    case 5: return walks(DepthwiseWindow<5, 1>::kColumns, 2 * a_block_each);
-    default: return walks(DepthwiseWindow<7, 1>::kColumns, INT64_MAX);  // of one row
-  }
+  const int64_t threads = int64_t{device.multiprocessors} * kDepthwiseThreads * BlocksOf(a);
+  return WalksOf(a.images, a.oh, a.ow.divisor, QuadsOf(a), ColumnsOf(a),
+                 a.kh == 7 ? INT64_MAX : threads);  // 7 x 7 is walks of one row
 }
 
 }  // namespace
@@ -66,25 +69,31 @@ void DepthwiseWeights::Describe(DepthwiseArgs& args) const {
   args.epilogue.bias = bias_->as<float>();
 }
 
-double PredictDepthwise(const Device& device, DType dtype, const DepthwiseArgs& a) {
-  // Instructions of a thread for one output, each with the time of two floating-point operations.
-  const DepthwiseVariant variant = VariantOf(a, HasQuads(a));
-  const double taps = static_cast<double>(a.kh) * a.kw;
-  const double instructions = variant == DepthwiseVariant::kQuads           ? 5 * taps + 20
-                              : variant == DepthwiseVariant::kRow7x7Stride1 ? 2.5 * taps + 10
-                                                                            : 1.2 * taps + 15;
-  const double rows = static_cast<double>(a.images) * a.pixels.divisor, outputs = rows * a.channels;
+double DepthwiseBytes(DType dtype, const DepthwiseArgs& a) {
+  const double outputs = static_cast<double>(a.images) * a.pixels.divisor * a.channels;
   const double inputs = static_cast<double>(a.images) * a.ih * a.iw * a.channels / a.multiplier.divisor;
-  const double threads = outputs / (variant == DepthwiseVariant::kQuads ? 4 : 16);
   const double passes = a.epilogue.residual_kind == Residual::kNone ? 1 : 2;
-  return PredictNs({static_cast<double>(device.multiprocessors), device.clock_hz, device.bytes_per_second},
-                   2 * instructions * outputs, PortableFlopsPerClock(device.capability, Math::kF32),
-                   (inputs + passes * outputs) * static_cast<double>(SizeOf(dtype)), threads / kDepthwiseThreads + 1,
-                   3);
+  return (inputs + passes * outputs) * static_cast<double>(SizeOf(dtype));
 }
 
-Error LaunchDepthwise(const Device& device, DType dtype, DepthwiseArgs a, void* stream) {
-  const size_t element = SizeOf(dtype);
+double PortableDepthwise::Predict(const Device& device, DType dtype, const DepthwiseArgs& a) {
+  // Instructions of a thread for one output, each with the time of two floating-point operations.
+  const double taps = static_cast<double>(a.kh) * a.kw;
+  double threads = static_cast<double>(a.images) * a.pixels.divisor * QuadsOf(a), of_thread = 4 * (5 * taps + 20);
+  if (const DepthwiseVariant variant = VariantOf(a, HasQuads(a)); variant != DepthwiseVariant::kQuads) {
+    const DepthwiseWalks walks = ShareOut(device, a);
+    const bool row = variant == DepthwiseVariant::kRow7x7Stride1;
+    const double rows = row ? 1 : walks.rows + (a.kh - 1) / a.stride_h;  // those before a band's first are dropped
+    threads = static_cast<double>(walks.count * walks.groups);
+    of_thread = 4 * ColumnsOf(a) * rows * (row ? 2.5 * taps + 10 : 2 * taps + 4);
+  }
+  return PredictNs({static_cast<double>(device.multiprocessors), device.clock_hz, device.bytes_per_second},
+                   2 * of_thread * threads, PortableFlopsPerClock(device.capability, Math::kF32),
+                   DepthwiseBytes(dtype, a), threads / kDepthwiseThreads + 1, BlocksOf(a));
+}
+
+Error PortableDepthwise::Launch(DepthwiseArgs a, void* stream) const {
+  const size_t element = SizeOf(dtype_);
   a.x_quads = HasQuads(a) && Aligned(a.x, 4 * element);
   a.epilogue.quads = TakesQuads(a.epilogue, element);
   const DepthwiseVariant variant = VariantOf(a, a.x_quads && a.epilogue.quads);
@@ -92,9 +101,9 @@ Error LaunchDepthwise(const Device& device, DType dtype, DepthwiseArgs a, void* 
     const auto rows = static_cast<uint32_t>(a.images) * a.pixels.divisor;
     a.inner = Divider::Of(a.x_channel == 1 ? static_cast<uint32_t>(QuadsOf(a)) : rows);
   } else {
-    a.walks = ShareOut(device, a);
+    a.walks = ShareOut(*device_, a);
   }
-  switch (dtype) {
+  switch (dtype_) {
     case DType::kF32: return StartDepthwise<float>(a, variant, stream);
     case DType::kBf16: return StartDepthwise<Bf16>(a, variant, stream);
     case DType::kF16: return StartDepthwise<F16>(a, variant, stream);

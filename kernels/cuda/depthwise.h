@@ -64,10 +64,24 @@ std::string RefusesDepthwise(const Desc& d, int64_t out) {
   return "";
 }
 
-double PredictDepthwise(const Device& device, DType dtype, const DepthwiseArgs& args);
+// Bytes that the step has to read and write: x, y and the residual once.
+double DepthwiseBytes(DType dtype, const DepthwiseArgs& args);
 
-// Enqueues the step. `args` is complete but for `walks`, `x_quads` and the epilogue's `quads`, which follow.
-Error LaunchDepthwise(const Device& device, DType dtype, DepthwiseArgs args, void* stream);
+// The portable kernels as operators use them; TmaDepthwise (sm90_depthwise.h) is Hopper's. Both are made from sizes and
+// strides, pointers may be null.
+class PortableDepthwise {
+ public:
+  static std::string Refuses(const Device&, DType, const DepthwiseArgs&) { return ""; }
+  static double Predict(const Device& device, DType dtype, const DepthwiseArgs& args);
+
+  PortableDepthwise(const Device* device, DType dtype, const DepthwiseArgs&) : device_(device), dtype_(dtype) {}
+  // Enqueues the step. `args` is complete but for `walks`, `x_quads` and the epilogue's `quads`, which follow.
+  Error Launch(DepthwiseArgs args, void* stream) const;
+
+ private:
+  const Device* device_;
+  DType dtype_;
+};
 
 // Of depthwise_*.cu.
 enum class DepthwiseVariant {

@@ -33,6 +33,13 @@ struct Device {
 // another device, an error that earlier work has left behind.
 Result<const Device*> DeviceFor(void* stream);
 
+// "" or why a device does not run kernels for sm_90a.
+inline std::string RefusesSm90(const Device& device) {
+  return device.capability == 90 ? ""
+                                 : "is for compute capability 9.0, got " + std::to_string(device.capability / 10) +
+                                       "." + std::to_string(device.capability % 10);
+}
+
 // A Status for a failed call: kOutOfMemory or kDeviceError, "<desc>: <doing> failed: cudaErrorName: its text".
 Status DeviceStatus(const std::string& desc, const char* doing, Error error);
 

@@ -9,6 +9,7 @@
 #include "kernels/cuda/fused_dw_pw.h"
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/gemm_operator.h"
+#include "kernels/cuda/sm90_depthwise.h"
 #include "kernels/cuda/sm90_fused_dw_pw.h"
 #include "kernels/cuda/workspace.h"
 #include "kernels/operators/backends.h"
@@ -140,7 +141,13 @@ class Unfused final : public Kernel<SeparableConv2d> {
     return std::shared_ptr<const Kernel<SeparableConv2d>>(made);
   }
   Unfused(const Desc& d, Math math, const Device* device, void* stream, const Weights& weights)
-      : desc_(d), math_(math), device_(device), stream_(stream), weights_(weights), steps_(d) {
+      : desc_(d),
+        math_(math),
+        device_(device),
+        stream_(stream),
+        weights_(weights),
+        steps_(d),
+        depthwise_(device, d.dtype, steps_.depthwise) {
     steps_.Describe(weights_);
   }
 
@@ -161,7 +168,7 @@ class Unfused final : public Kernel<SeparableConv2d> {
     depthwise.epilogue.residual = project.epilogue.residual = t.residual;
     Error error;
     if (expand_) error = expand_->Launch(expand, memory + steps_.bytes, stream_);
-    if (error.ok()) error = LaunchDepthwise(*device_, desc_.dtype, depthwise, stream_);
+    if (error.ok()) error = depthwise_.Launch(depthwise, stream_);
     if (error.ok() && project_) error = project_->Launch(project, memory + steps_.bytes, stream_);
     return error.ok() ? Status() : DeviceStatus(ToString(desc_), "starting a kernel", error);
   }
@@ -176,7 +183,7 @@ class Unfused final : public Kernel<SeparableConv2d> {
   static Judgement Judge(const Desc& d, Math math, const Device& device) {
     if (d.fusion == Fusion::kAlways) return Refused("fusion=always: this goes step by step");
     const Steps steps(d);
-    double ns = PredictDepthwise(device, d.dtype, steps.depthwise);
+    double ns = FastestDepthwise::Predict(device, d.dtype, steps.depthwise);
     std::string why;
     const auto pointwise = [&](const GemmArgs& a) {
       if (why.empty()) why = Product::Refuses(device, math, a);
@@ -194,6 +201,7 @@ class Unfused final : public Kernel<SeparableConv2d> {
   void* stream_;
   Weights weights_;
   Steps steps_;
+  FastestDepthwise depthwise_;
   std::shared_ptr<const Product> expand_, project_;  // null where the order has no such step
   DeviceWorkspace own_;                              // of callers that bring no scratch
 };

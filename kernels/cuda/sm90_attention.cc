@@ -36,10 +36,7 @@ bool StoresAligned(const HeadStrides& o) { return o.batch % 8 == 0 && o.row % 8 
 }  // namespace
 
 std::string RefusesWgmmaAttention(const MultiHeadAttentionDesc& d, const Device& device) {
-  if (device.capability != 90) {
-    return "is for compute capability 9.0, got " + std::to_string(device.capability / 10) + "." +
-           std::to_string(device.capability % 10);
-  }
+  if (std::string why = RefusesSm90(device); !why.empty()) return why;
   if (d.dtype == DType::kF32) return "multiplies 16-bit elements, got f32";
   if (d.head_dim != d.v_dim() || (d.head_dim != 64 && d.head_dim != 128 && d.head_dim != 256)) {
     return "takes head_dim = value_dim = 64, 128 or 256, got " + std::to_string(d.head_dim) + " and " +

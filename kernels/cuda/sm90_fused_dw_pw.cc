@@ -65,10 +65,7 @@ PlanAndClocks PlanOf(const Device& device, Math math, const FusedDwPwArgs& a) {
 
 std::string WgmmaFusedDwPw::Refuses(const Device& device, Math math, const FusedDwPwArgs& a) {
   const DepthwiseArgs& d = a.depthwise;
-  if (device.capability != 90) {
-    return "is for compute capability 9.0, got " + std::to_string(device.capability / 10) + "." +
-           std::to_string(device.capability % 10);
-  }
+  if (std::string why = RefusesSm90(device); !why.empty()) return why;
   if (math == Math::kF32) return "multiplies 16-bit elements, got f32";
   if (d.x_channel != 1) return "reads images with dense channels (nhwc)";
   if (d.multiplier.divisor != 1) {

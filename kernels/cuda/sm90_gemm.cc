@@ -71,10 +71,7 @@ WgmmaPlan PlanFor(const Device& device, Math math, const GemmArgs& a) {
 }  // namespace
 
 std::string WgmmaProduct::Refuses(const Device& device, Math math, const GemmArgs& a) {
-  if (device.capability != 90) {
-    return "is for compute capability 9.0, got " + std::to_string(device.capability / 10) + "." +
-           std::to_string(device.capability % 10);
-  }
+  if (std::string why = RefusesSm90(device); !why.empty()) return why;
   if (math == Math::kF32) return "multiplies 16-bit elements, got f32";
   if (a.groups != 1) return "takes one group, got " + std::to_string(a.groups);
   if (a.x_channel != 1) return "reads images with dense channels (nhwc)";

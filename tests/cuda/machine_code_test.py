@@ -50,6 +50,21 @@ class MachineCode(unittest.TestCase):
         nested = kernel(["MOV", "FFMA", "FFMA", "BRA 16", "MOV", "BRA 0"])
         self.assertEqual([m for _, m, _ in nested.inner_loop("FFMA")], ["FFMA", "FFMA", "BRA"])
 
+    def test_the_shortest_way_round_a_loop(self):
+        # A branch round the second FFMA, one that always goes back, and a table of jumps that is no way to the store.
+        code = kernel(["FFMA", "BRA 48", "FFMA", "MOV", "BRX", "STG", "MOV", "BRA 0"])
+        code.predicated = {16, 64}
+        self.assertEqual(code.way_round(code.code, "STG"), 7)
+        code.predicated = {64}
+        self.assertEqual(code.way_round(code.code, "STG"), 7)
+        code.predicated = {16}
+        self.assertEqual(code.way_round(code.code, "STG"), 0)
+        self.assertEqual(code.way_round(code.code, "LDG"), 0)
+        expected = {"registers": 32, "loop": {"holds": "FFMA", "least": 2, "most": 6, "through": "STG"}}
+        self.assertIn("loop of 0", " ".join(machine_code.faults(code, expected)))
+        code.predicated = {16, 64}
+        self.assertIn("loop of 7", " ".join(machine_code.faults(code, expected)))
+
 
 if __name__ == "__main__":
     unittest.main()

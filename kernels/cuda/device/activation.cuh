@@ -11,7 +11,8 @@ namespace lamina::cuda {
 
 __device__ __forceinline__ float Clamp(float x, float low, float high) { return MinNan(MaxNan(x, low), high); }
 
-// One branch on the kind for all values of a thread; the kind is the same for all threads.
+// One branch on the kind for all values of a thread; the kind is the same for all threads. What most depthwise layers
+// have is asked for first, the rest goes through a table of jumps.
 template <int kCount>
 __device__ __forceinline__ void ActivateAll(const Activation& a, float (&v)[kCount]) {
   const auto each = [&](const auto& f) {
@@ -19,9 +20,11 @@ __device__ __forceinline__ void ActivateAll(const Activation& a, float (&v)[kCou
     for (float& x : v) x = f(x);
   };
   const float alpha = a.alpha, beta = a.beta;
+  if (a.kind == ActivationKind::kNone) return;
+  if (a.kind == ActivationKind::kRelu) return each([](float x) { return MaxNan(x, 0); });
   switch (a.kind) {
-    case ActivationKind::kNone: return;
-    case ActivationKind::kRelu: return each([](float x) { return MaxNan(x, 0); });
+    case ActivationKind::kNone:
+    case ActivationKind::kRelu: return;
     case ActivationKind::kRelu6: return each([](float x) { return Clamp(x, 0, 6); });
     case ActivationKind::kClamp: return each([=](float x) { return Clamp(x, alpha, beta); });
     case ActivationKind::kLeakyRelu: return each([=](float x) { return x < 0 ? alpha * x : x; });

@@ -77,21 +77,21 @@ __device__ __forceinline__ void FinishPixels(const Epilogue& e, float (&v)[4 * k
                                              int pixels_left) {
   const auto add_residual = [&](Residual kind) {
     if (e.residual_kind != kind) return;
+    const T* from = static_cast<const T*>(e.residual) + residual;
 #pragma unroll
-    for (int i = 0; i < kPixels; ++i) {
+    for (int i = 0; i < kPixels; ++i, from += e.residual_strides.pixel) {
       if (i >= pixels_left) continue;
-      const float4 r = Load4(static_cast<const T*>(e.residual) + residual + i * e.residual_strides.pixel);
+      const float4 r = Load4(from);
       v[4 * i] += r.x, v[4 * i + 1] += r.y, v[4 * i + 2] += r.z, v[4 * i + 3] += r.w;
     }
   };
   add_residual(Residual::kBeforeActivation);
   ActivateAll(e.activation, v);
   add_residual(Residual::kAfterActivation);
+  T* to = static_cast<T*>(e.y) + y;
 #pragma unroll
-  for (int i = 0; i < kPixels; ++i) {
-    if (i >= pixels_left) continue;
-    Store4(make_float4(v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3]),
-           static_cast<T*>(e.y) + y + i * e.y_strides.pixel);
+  for (int i = 0; i < kPixels; ++i, to += e.y_strides.pixel) {
+    if (i < pixels_left) Store4(make_float4(v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3]), to);
   }
 }
 

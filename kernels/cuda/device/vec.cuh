@@ -2,6 +2,7 @@
 #ifndef LAMINA_KERNELS_CUDA_DEVICE_VEC_CUH_
 #define LAMINA_KERNELS_CUDA_DEVICE_VEC_CUH_
 
+#include <cmath>
 #include <cstdint>
 
 #include "kernels/cuda/device/ptx.cuh"
@@ -31,6 +32,14 @@ template <class T>
 __device__ __forceinline__ void WidenWord(uint32_t bits, T, float* v) {
   v[0] = ToFloat(T{static_cast<uint16_t>(bits)});
   v[1] = ToFloat(T{static_cast<uint16_t>(bits >> 16)});
+}
+
+// sum += x * w, each by itself.
+__device__ __forceinline__ void MultiplyAdd(float4 x, float4 w, float4& sum) {
+  sum.x = fmaf(x.x, w.x, sum.x);
+  sum.y = fmaf(x.y, w.y, sum.y);
+  sum.z = fmaf(x.z, w.z, sum.z);
+  sum.w = fmaf(x.w, w.w, sum.w);
 }
 
 // 16-byte chunks of elements.
