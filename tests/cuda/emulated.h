@@ -1,5 +1,5 @@
-// Parity on the emulated GPU, under both of its schedules: threads from first to last with copies that land at once,
-// and threads from last to first with copies that land when they are waited for.
+// Parity on the emulated GPU, under both of its schedules: always the first thread that can go on, with copies that
+// land at once; and always the last one, with copies that land when they are waited for.
 #ifndef LAMINA_TESTS_CUDA_EMULATED_H_
 #define LAMINA_TESTS_CUDA_EMULATED_H_
 

@@ -148,6 +148,7 @@ void Block::Run(const std::function<void()>& body) {
         --left;
         End(f);
       }
+      if (std::exchange(woke_, false)) turn = -1;
     }
     if (!moved && !LandOne()) ReportStuck();
   }
@@ -206,6 +207,7 @@ void Block::Meet(Barrier& barrier, int expected, const char* what) {
   if (++barrier.arrived == expected) {
     barrier.arrived = 0;
     ++barrier.generation;
+    Woke();
     return;
   }
   WaitForChange(barrier.generation, generation, what);
@@ -216,6 +218,7 @@ void Block::ArriveNamed(int id, int threads) {
   if (++barrier.arrived < threads) return;
   barrier.arrived = 0;
   ++barrier.generation;
+  Woke();
 }
 
 void Block::AwaitEarlierKernels() { fibers_[static_cast<size_t>(current_)]->awaited = true; }
@@ -308,7 +311,9 @@ Warpgroup& Block::warpgroup() {
 void Block::IssueWgmma(const Wgmma& what, float* sums, const uint32_t* a) {
   Warpgroup& w = warpgroup();
   w.Issue(current_ % Warpgroup::kThreads, what, sums, a);
-  if (!TheSchedule().late && w.Ready()) w.RunOne();
+  if (TheSchedule().late || !w.Ready()) return;
+  w.RunOne();
+  Woke();
 }
 
 void Block::WaitWgmma(int groups_left) {
@@ -327,6 +332,7 @@ void Block::SetRegisters(int count, bool increase) {
     const auto change = static_cast<uint64_t>(Warpgroup::kThreads * std::abs(count - mine));
     while (increase && registers_free_ < change) WaitForChange(registers_free_, registers_free_, "setmaxnreg.inc");
     registers_free_ += increase ? -change : change;
+    Woke();
     mine = count;
   }
   Meet(registers_meet_[index], Warpgroup::kThreads, "setmaxnreg");

@@ -21,9 +21,10 @@ namespace lamina::cuda::emulator {
 // Reports a mistake of the thread that is running, and aborts.
 [[noreturn]] void Die(const std::string& sentence);
 
-// Two extremes that a correct kernel cannot tell apart.
+// Two extremes that a correct kernel cannot tell apart. Whenever a thread has to wait, the first one that can go on
+// does: those behind it may be held up for as long as it can do without them.
 struct Schedule {
-  bool backward = false;        // threads take their turns from the last to the first
+  bool backward = false;        // the last one instead
   bool late = false;            // what is asynchronous happens when it is waited for, not when it is issued
   bool products_first = false;  // and products happen before loads that nothing has waited for
 };
@@ -56,6 +57,8 @@ class Block {
   void Meet(Barrier& barrier, int expected, const char* what);
   // Returns when `counter` differs from `value`.
   void WaitForChange(const uint64_t& counter, uint64_t value, const char* what);
+  // Says that a counter has changed: a thread that comes before this one may now go on.
+  void Woke() { woke_ = true; }
   void SyncThreads() { Meet(all_, threads_, "__syncthreads"); }
   void SyncNamed(int id, int threads) { Meet(named_[id], threads, "bar.sync"); }
   void ArriveNamed(int id, int threads);
@@ -137,6 +140,7 @@ class Block {
   std::vector<Warp> warps_;
   std::vector<std::unique_ptr<Fiber>> fibers_;
   std::vector<std::function<void()>> late_;
+  bool woke_ = false;
   bool barriers_unfenced_ = false;
   std::vector<Warpgroup> warpgroups_;
   std::vector<Barrier> registers_meet_;  // of each warpgroup

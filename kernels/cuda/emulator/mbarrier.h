@@ -47,6 +47,7 @@ class Mbarrier {
       pending_ = count_;
       parity_ ^= 1;
     }
+    Block::Current().Woke();
     *at_ = pending_ | count_ << 20 | (static_cast<uint64_t>(bytes_) & 0x3fffff) << 40 | parity_ << 62;
   }
 
