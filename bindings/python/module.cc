@@ -139,7 +139,9 @@ NB_MODULE(_lamina, m) {
                       "spin: the pool's threads wait busily between calls.\n"
                       "implementation: this candidate or a refusal; \"\": the least predicted time.\n"
                       "machine: a calibration's text, as `lamina roof --save` writes it; \"\": the built-in figures.\n"
-                      "stream: backend \"cuda\": the cudaStream_t to enqueue on.")
+                      "stream: backend \"cuda\": the cudaStream_t to enqueue on. Calls do not wait for it: what writes "
+                      "the tensors must\n"
+                      "come before on that stream, and they must live until it is done.")
       .def(nb::init<const std::string&, const std::string&, const std::string&, size_t, bool, std::string, std::string,
                     uintptr_t>(),
            nb::kw_only(), "backend"_a = "cpu", "isa"_a = "best", "accuracy"_a = "default", "threads"_a = 0,

@@ -1,19 +1,20 @@
 """The operators as functions: the descriptor is made from the arrays' shapes and strides, and the weights are packed in
 every call. A layer that runs more than once is better prepared (operators.py)."""
 
-from typing import Any, Optional, Sequence, Union
+from collections.abc import Sequence
+from typing import Any
 
 from ._lamina import Array, Context, InvalidArgument, from_dlpack
 from .operators import AdditiveAttention, Conv2d, FullyConnected, MultiHeadAttention, SeparableConv2d, Tensor
 
-Pair = Union[int, tuple[int, int]]
-Padding = Union[int, tuple[int, int], tuple[int, int, int, int]]  # all sides; (h, w); (top, left, bottom, right)
+Pair = int | tuple[int, int]
+Padding = int | tuple[int, int] | tuple[int, int, int, int]  # all sides; (h, w); (top, left, bottom, right)
 
 
-def conv2d(x: Tensor, w: Tensor, bias: Optional[Tensor] = None, *, stride: Pair = 1, padding: Padding = 0,
-           dilation: Pair = 1, groups: int = 1, activation: Optional[str] = None, residual: Optional[Tensor] = None,
-           residual_at: str = "before", layout: str = "nhwc", weight_layout: str = "ohwi", out: Optional[Tensor] = None,
-           context: Optional[Context] = None) -> Any:
+def conv2d(x: Tensor, w: Tensor, bias: Tensor | None = None, *, stride: Pair = 1, padding: Padding = 0,
+           dilation: Pair = 1, groups: int = 1, activation: str | None = None, residual: Tensor | None = None,
+           residual_at: str = "before", layout: str = "nhwc", weight_layout: str = "ohwi", out: Tensor | None = None,
+           context: Context | None = None) -> Any:
     """Convolution: y[n, oh, ow, oc] = act(bias[oc] + sum over kh, kw, c of x[n, oh*stride + kh*dilation - pad, .., c]
     * w[oc, kh, kw, c]).
 
@@ -33,13 +34,13 @@ def conv2d(x: Tensor, w: Tensor, bias: Optional[Tensor] = None, *, stride: Pair 
     return Conv2d(desc, w=w, bias=bias, context=context)(x, residual=residual, out=out)
 
 
-def separable_conv2d(x: Tensor, depthwise_w: Tensor, project_w: Optional[Tensor] = None,
-                     expand_w: Optional[Tensor] = None, *, depthwise_bias: Optional[Tensor] = None,
-                     project_bias: Optional[Tensor] = None, expand_bias: Optional[Tensor] = None, stride: Pair = 1,
-                     padding: Padding = 0, dilation: Pair = 1, depthwise_activation: Optional[str] = None,
-                     project_activation: Optional[str] = None, expand_activation: Optional[str] = None,
-                     residual: Optional[Tensor] = None, residual_at: str = "before", layout: str = "nhwc",
-                     fusion: str = "auto", out: Optional[Tensor] = None, context: Optional[Context] = None) -> Any:
+def separable_conv2d(x: Tensor, depthwise_w: Tensor, project_w: Tensor | None = None,
+                     expand_w: Tensor | None = None, *, depthwise_bias: Tensor | None = None,
+                     project_bias: Tensor | None = None, expand_bias: Tensor | None = None, stride: Pair = 1,
+                     padding: Padding = 0, dilation: Pair = 1, depthwise_activation: str | None = None,
+                     project_activation: str | None = None, expand_activation: str | None = None,
+                     residual: Tensor | None = None, residual_at: str = "before", layout: str = "nhwc",
+                     fusion: str = "auto", out: Tensor | None = None, context: Context | None = None) -> Any:
     """Depthwise-separable convolution: expand (1x1), depthwise (kh x kw), project (1x1).
 
     The order follows from the weights: depthwise and project, expand and depthwise, or all three (MobileNetV2).
@@ -67,9 +68,9 @@ def separable_conv2d(x: Tensor, depthwise_w: Tensor, project_w: Optional[Tensor]
     return operator(x, residual=residual, out=out)
 
 
-def fully_connected(x: Tensor, w: Tensor, bias: Optional[Tensor] = None, *, activation: Optional[str] = None,
-                    residual: Optional[Tensor] = None, residual_at: str = "before", weight_layout: str = "oi",
-                    out: Optional[Tensor] = None, context: Optional[Context] = None) -> Any:
+def fully_connected(x: Tensor, w: Tensor, bias: Tensor | None = None, *, activation: str | None = None,
+                    residual: Tensor | None = None, residual_at: str = "before", weight_layout: str = "oi",
+                    out: Tensor | None = None, context: Context | None = None) -> Any:
     """A fully connected layer: y[m, oc] = act(bias[oc] + sum over ic of x[m, ic] * w[oc, ic]).
 
     x: [m, ic], its rows at any distance. w: [oc, ic] or, with weight_layout="io", [ic, oc]. bias: [oc].
@@ -86,10 +87,10 @@ def fully_connected(x: Tensor, w: Tensor, bias: Optional[Tensor] = None, *, acti
 
 
 def additive_attention(query: Tensor, keys: Tensor, query_w: Tensor, key_w: Tensor, v: Tensor,
-                       bias: Optional[Tensor] = None, g: Optional[Tensor] = None, *, values: Optional[Tensor] = None,
-                       key_lengths: Optional[Tensor] = None, mask: Optional[Tensor] = None,
-                       return_weights: bool = False, out: Optional[Tensor] = None,
-                       context: Optional[Context] = None) -> Any:
+                       bias: Tensor | None = None, g: Tensor | None = None, *, values: Tensor | None = None,
+                       key_lengths: Tensor | None = None, mask: Tensor | None = None,
+                       return_weights: bool = False, out: Tensor | None = None,
+                       context: Context | None = None) -> Any:
     """Bahdanau's attention: score[i, j] = v . tanh(query_w query[i] + key_w keys[j] + bias), softmax over j, and the
     sum of the values (or keys) with these weights. With g, v is normalised: g * v / ||v||.
 
@@ -112,12 +113,12 @@ def additive_attention(query: Tensor, keys: Tensor, query_w: Tensor, key_w: Tens
 
 
 def multi_head_attention(q: Tensor, k: Tensor, v: Tensor, *, causal: str = "none",
-                         window: tuple[int, int] = (-1, -1), scale: Optional[float] = None,
-                         softcap: Optional[float] = None, key_lengths: Optional[Tensor] = None,
-                         mask: Optional[Tensor] = None, bias: Optional[Tensor] = None,
-                         alibi_slopes: Optional[Tensor] = None, layout: str = "bshd", return_lse: bool = False,
-                         return_weights: bool = False, out: Optional[Tensor] = None,
-                         context: Optional[Context] = None) -> Any:
+                         window: tuple[int, int] = (-1, -1), scale: float | None = None,
+                         softcap: float | None = None, key_lengths: Tensor | None = None,
+                         mask: Tensor | None = None, bias: Tensor | None = None,
+                         alibi_slopes: Tensor | None = None, layout: str = "bshd", return_lse: bool = False,
+                         return_weights: bool = False, out: Tensor | None = None,
+                         context: Context | None = None) -> Any:
     """Scaled dot-product attention, per head: o[i] = sum over j of softmax_j(scale * q[i] . k[j] + ..)[j] * v[j].
 
     q: [batch, seqlen_q, num_heads, head_dim], k and v: [batch, seqlen_kv, num_kv_heads, head_dim or value_dim], or
@@ -152,7 +153,7 @@ def _array(name: str, tensor: Tensor, ndim: int) -> Array:
     return array
 
 
-def _given(name: str, tensor: Optional[Tensor], ndim: int) -> Optional[Array]:
+def _given(name: str, tensor: Tensor | None, ndim: int) -> Array | None:
     return None if tensor is None else _array(name, tensor, ndim)
 
 
@@ -170,17 +171,17 @@ def _window(stride: Pair, padding: Padding, dilation: Pair) -> dict[str, int]:
                 pad_left=left, pad_bottom=bottom, pad_right=right)
 
 
-def _numbers(given: Union[int, Sequence[int]], count: int) -> Sequence[int]:
+def _numbers(given: int | Sequence[int], count: int) -> Sequence[int]:
     """One for all, or one each."""
     return (given,) * count if isinstance(given, int) else given
 
 
-def _residual(residual: Optional[Tensor], residual_at: str) -> dict[str, str]:
+def _residual(residual: Tensor | None, residual_at: str) -> dict[str, str]:
     return {} if residual is None else {"residual": residual_at}
 
 
-def _image_strides(layout: str, x: Array, residual: Optional[Tensor], residual_at: str,
-                   out: Optional[Tensor]) -> dict[str, Any]:
+def _image_strides(layout: str, x: Array, residual: Tensor | None, residual_at: str,
+                   out: Tensor | None) -> dict[str, Any]:
     """dtype, residual and strides of an image operator's descriptor."""
     stride = _row_stride if layout == "nhwc" else _batch_stride
     return dict(dtype=x.dtype, **_residual(residual, residual_at), x_stride=stride(x),
@@ -190,7 +191,7 @@ def _image_strides(layout: str, x: Array, residual: Optional[Tensor], residual_a
 # Strides that a descriptor cannot say count as dense here: the library then refuses the tensor by its name.
 
 
-def _row_stride(array: Optional[Array]) -> Optional[int]:
+def _row_stride(array: Array | None) -> int | None:
     """Elements from row to row of [.., row]; None where they are dense or there is only one."""
     if array is None:
         return None
@@ -198,7 +199,7 @@ def _row_stride(array: Optional[Array]) -> Optional[int]:
     return step if step > array.shape[-1] else None
 
 
-def _batch_stride(array: Optional[Array]) -> Optional[int]:
+def _batch_stride(array: Array | None) -> int | None:
     """Elements from image to image of [n, c, h, w]; None where they are dense or there is only one."""
     if array is None or array.shape[0] <= 1:
         return None
@@ -206,7 +207,7 @@ def _batch_stride(array: Optional[Array]) -> Optional[int]:
     return array.strides[0] if array.strides[0] > c * h * w else None
 
 
-def _head_strides(array: Optional[Array], row: int, head: int) -> Optional[tuple[int, ...]]:
+def _head_strides(array: Array | None, row: int, head: int) -> tuple[int, ...] | None:
     """batch,row,head of q, k, v or o; 0 where there is no second one to step to."""
     if array is None:
         return None

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple, Optional, Protocol, TypeVar, Union
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy
 
@@ -43,15 +43,15 @@ class Operator:
     _name: ClassVar[str]
     _positional: ClassVar[tuple[str, ...]]  # inputs that a call takes without their names
 
-    def __init__(self, desc: Union[str, Mapping[str, Any]], *, context: Optional[Context] = None,
-                 **weights: Optional[Tensor]):
+    def __init__(self, desc: str | Mapping[str, Any], *, context: Context | None = None,
+                 **weights: Tensor | None):
         text = desc if isinstance(desc, str) else describe(self._name, **desc)
         if text.split()[:1] != [self._name]:
             raise _lamina.InvalidArgument(f'{text}: {type(self).__name__} takes problems of {self._name}')
         self._op = _lamina.Operator(text, weights, context or Context())
 
-    def __call__(self, *inputs: Optional[Tensor], out: Optional[Tensor] = None, returns: Sequence[str] = (),
-                 **tensors: Union[Tensor, int, None]) -> Any:
+    def __call__(self, *inputs: Tensor | None, out: Tensor | None = None, returns: Sequence[str] = (),
+                 **tensors: Tensor | int | None) -> Any:
         """The output, or a tuple of it and the optional outputs that `returns` names.
 
         Inputs come in order or by name. out: where the output is written; else it is a new dense array, NumPy's where
@@ -72,7 +72,7 @@ class Operator:
         self._op.run(tensors)
         return (tensors[main], *(tensors[name] for name in returns)) if returns else tensors[main]
 
-    def run(self, **tensors: Union[Tensor, int, None]) -> None:
+    def run(self, **tensors: Tensor | int | None) -> None:
         """Computes the outputs that are given, by name as the inputs; allocates none."""
         self._op.run(tensors)
 
@@ -124,7 +124,7 @@ class Operator:
     def __repr__(self) -> str:
         return f"<lamina.{type(self).__name__} {self.desc!r} on {self.implementation}>"
 
-    def _new(self, name: str, like_numpy: bool) -> Union[numpy.ndarray, Array]:
+    def _new(self, name: str, like_numpy: bool) -> numpy.ndarray | Array:
         slot = self.tensors.get(name)
         if slot is None or slot.role != "output":
             raise _lamina.InvalidArgument(f"{self.desc}: no output is called {name}")
@@ -170,7 +170,7 @@ class AdditiveAttention(Operator):
     _name = "additive_attention"
     _positional = ("query", "keys", "values")
 
-    def prepare_keys(self, keys: Tensor, key_lengths: Optional[Tensor] = None) -> Array:
+    def prepare_keys(self, keys: Tensor, key_lengths: Tensor | None = None) -> Array:
         """Does once per sentence what depends on the keys alone; calls take it as prepared_keys.
 
         The results have the same bits as without. Not for backend "cuda".

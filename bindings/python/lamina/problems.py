@@ -1,7 +1,7 @@
 """Problems as text, what they cost, and what the library would run for them."""
 
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
 from . import _lamina
 from ._lamina import Context
@@ -52,7 +52,7 @@ class Cost:
 class Candidate:
     """One implementation's answer to one problem."""
     name: str
-    refusal: Optional[str]  # the reason, or None when it accepts
+    refusal: str | None  # the reason, or None when it accepts
     predicted_ns: float  # on one thread, when it accepts
     accuracy: str  # whose bound it keeps: "strict", "default" or "reduced"
 
@@ -62,12 +62,12 @@ def cost(desc: str, /, **fields: Any) -> Cost:
     return Cost(*_lamina.cost_of(describe(desc, **fields)))
 
 
-def candidates(desc: str, /, context: Optional[Context] = None, **fields: Any) -> list[Candidate]:
+def candidates(desc: str, /, context: Context | None = None, **fields: Any) -> list[Candidate]:
     """Every candidate of the context's backend, in the order of preference. Prepares nothing."""
     return [Candidate(*c) for c in _lamina.candidates_of(describe(desc, **fields), context or Context())]
 
 
-def explain(desc: str, /, context: Optional[Context] = None, **fields: Any) -> str:
+def explain(desc: str, /, context: Context | None = None, **fields: Any) -> str:
     """Every candidate with its predicted time or the reason of its refusal, a line each; * is what would run."""
     found = candidates(desc, context, **fields)
     best = min((c for c in found if c.refusal is None), key=lambda c: c.predicted_ns, default=None)
