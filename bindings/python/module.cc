@@ -152,6 +152,8 @@ NB_MODULE(_lamina, m) {
       .def("run", &Operator::Run, "tensors"_a)
       .def("prepare_keys", &Operator::PrepareKeys, "tensors"_a)
       .def("reshape", &Operator::Reshape, "desc"_a)
+      .def("save_packed", &Operator::SavePacked, "path"_a)
+      .def_static("load_packed", &Operator::LoadPacked, "path"_a, "context"_a)
       .def("explain", &Operator::Explain)
       .def_prop_ro("desc", &Operator::desc)
       .def_prop_ro("implementation", &Operator::implementation)

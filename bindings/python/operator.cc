@@ -65,8 +65,6 @@ int32_t Parsed(const Result<T>& word) {
   return static_cast<int32_t>(*word);
 }
 
-std::shared_ptr<lamina_operator> Owned(lamina_operator* op) { return {op, lamina_destroy}; }
-
 }  // namespace
 
 Context::Context(const std::string& backend, const std::string& isa, const std::string& accuracy, size_t threads,
@@ -94,13 +92,23 @@ lamina_context Context::Get() const {
   return c;
 }
 
+Operator::Operator(lamina_operator* op, std::shared_ptr<lamina_pool> pool, bool on_cuda)
+    : pool_(std::move(pool)), op_(op, lamina_destroy), on_cuda_(on_cuda) {}
+
 Operator::Operator(const std::string& desc, const Tensors& weights, const Context& context) : pool_(context.pool()) {
   const Bound bound(weights);
   const lamina_context c = context.Get();
   on_cuda_ = c.backend == LAMINA_BACKEND_CUDA;
   lamina_operator* op = nullptr;
   CheckWithoutGil([&] { return lamina_prepare(desc.c_str(), bound.data(), bound.size(), &c, &op); });
-  op_ = Owned(op);
+  op_ = {op, lamina_destroy};
+}
+
+Operator Operator::LoadPacked(const std::string& path, const Context& context) {
+  const lamina_context c = context.Get();
+  lamina_operator* op = nullptr;
+  CheckWithoutGil([&] { return lamina_load_packed(path.c_str(), &c, &op); });
+  return {op, context.pool(), c.backend == LAMINA_BACKEND_CUDA};
 }
 
 void Operator::Run(const Tensors& tensors) const {
@@ -120,11 +128,11 @@ Array Operator::PrepareKeys(const Tensors& tensors) const {
 Operator Operator::Reshape(const std::string& desc) const {
   lamina_operator* op = nullptr;
   Check(lamina_reshape(op_.get(), desc.c_str(), &op));
-  Operator reshaped;
-  reshaped.pool_ = pool_;
-  reshaped.on_cuda_ = on_cuda_;
-  reshaped.op_ = Owned(op);
-  return reshaped;
+  return {op, pool_, on_cuda_};
+}
+
+void Operator::SavePacked(const std::string& path) const {
+  CheckWithoutGil([&] { return lamina_save_packed(op_.get(), path.c_str()); });
 }
 
 std::string Operator::desc() const { return Ask(lamina_descriptor, op_.get()); }

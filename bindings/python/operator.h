@@ -35,10 +35,12 @@ using Tensors = nb::typed<nb::dict, nb::str, nb::any>;
 class Operator {
  public:
   Operator(const std::string& desc, const Tensors& weights, const Context& context);
+  static Operator LoadPacked(const std::string& path, const Context& context);
 
   void Run(const Tensors& tensors) const;
   Array PrepareKeys(const Tensors& tensors) const;
   Operator Reshape(const std::string& desc) const;
+  void SavePacked(const std::string& path) const;
 
   std::string desc() const;
   std::string implementation() const;
@@ -48,7 +50,7 @@ class Operator {
   size_t prepared_keys_bytes() const;
 
  private:
-  Operator() = default;
+  Operator(lamina_operator* op, std::shared_ptr<lamina_pool> pool, bool on_cuda);
 
   std::shared_ptr<lamina_pool> pool_;  // outlives op_
   std::shared_ptr<lamina_operator> op_;

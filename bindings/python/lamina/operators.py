@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from os import PathLike, fspath
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy
@@ -46,8 +47,7 @@ class Operator:
     def __init__(self, desc: str | Mapping[str, Any], *, context: Context | None = None,
                  **weights: Tensor | None):
         text = desc if isinstance(desc, str) else describe(self._name, **desc)
-        if text.split()[:1] != [self._name]:
-            raise _lamina.InvalidArgument(f'{text}: {type(self).__name__} takes problems of {self._name}')
+        self._check(text)
         self._op = _lamina.Operator(text, weights, context or Context())
 
     def __call__(self, *inputs: Tensor | None, out: Tensor | None = None, returns: Sequence[str] = (),
@@ -81,9 +81,22 @@ class Operator:
 
         It shares the packed weights. Raises InvalidArgument where another field differs.
         """
-        reshaped = object.__new__(type(self))
-        reshaped._op = self._op.reshape(describe(self._op.desc, **fields))
-        return reshaped
+        return self._of(self._op.reshape(describe(self._op.desc, **fields)))
+
+    def save_packed(self, path: str | PathLike[str]) -> None:
+        """Writes the packed weights into a file, which load_packed maps in a later process instead of packing them.
+
+        It must not change while an operator uses it. For backend "cpu".
+        """
+        self._op.save_packed(fspath(path))
+
+    @classmethod
+    def load_packed(cls: type[Self], path: str | PathLike[str], *, context: Context | None = None) -> Self:
+        """The operator whose weights save_packed wrote; processes that load one file share its memory.
+
+        Raises InvalidArgument for a file that was cut short or altered, or is of another machine or version.
+        """
+        return cls._of(_lamina.Operator.load_packed(fspath(path), context or Context()))
 
     def explain(self) -> str:
         """Every candidate with its predicted time or the reason of its refusal; * is this one."""
@@ -94,12 +107,6 @@ class Operator:
         """The weights, inputs and outputs by name, with their shapes."""
         return {name: Slot(name, dtype, role, optional, tuple(shape))
                 for name, dtype, role, optional, shape in _lamina.tensors_of(self._op.desc)}
-
-    @cached_property
-    def _call(self) -> tuple[list[str], str]:
-        """The inputs that a call takes in order, and the output that it gives."""
-        outputs = [s.name for s in self.tensors.values() if s.role == "output" and not s.optional]
-        return [name for name in self._positional if name in self.tensors], outputs[0]
 
     @property
     def desc(self) -> str:
@@ -123,6 +130,24 @@ class Operator:
 
     def __repr__(self) -> str:
         return f"<lamina.{type(self).__name__} {self.desc!r} on {self.implementation}>"
+
+    @classmethod
+    def _check(cls, desc: str) -> None:
+        if desc.split()[:1] != [cls._name]:
+            raise _lamina.InvalidArgument(f"{desc}: {cls.__name__} takes problems of {cls._name}")
+
+    @classmethod
+    def _of(cls: type[Self], op: _lamina.Operator) -> Self:
+        cls._check(op.desc)
+        operator = object.__new__(cls)
+        operator._op = op
+        return operator
+
+    @cached_property
+    def _call(self) -> tuple[list[str], str]:
+        """The inputs that a call takes in order, and the output that it gives."""
+        outputs = [s.name for s in self.tensors.values() if s.role == "output" and not s.optional]
+        return [name for name in self._positional if name in self.tensors], outputs[0]
 
     def _new(self, name: str, like_numpy: bool) -> numpy.ndarray | Array:
         slot = self.tensors.get(name)

@@ -52,6 +52,19 @@ def test_reshape_shares_the_weights():
         larger.reshape(oc=17)
 
 
+def test_packed_weights_as_files(tmp_path):
+    conv = lamina.Conv2d(CONV, w=normal(16, 3, 3, 8))
+    conv.save_packed(tmp_path / "conv")
+    loaded = lamina.Conv2d.load_packed(tmp_path / "conv", context=lamina.Context(threads=1))
+    x = normal(1, 9, 9, 8, seed=1)
+    assert type(loaded) is lamina.Conv2d and loaded.implementation == conv.implementation
+    assert np.array_equal(loaded(x), conv(x))
+    with pytest.raises(lamina.InvalidArgument, match="FullyConnected takes problems of fully_connected"):
+        lamina.FullyConnected.load_packed(tmp_path / "conv")
+    with pytest.raises(lamina.InvalidArgument, match="nowhere"):
+        lamina.Conv2d.load_packed(tmp_path / "nowhere")
+
+
 def test_the_classes_of_the_other_operators():
     x, dw, pw = integers(1, 6, 6, 4), integers(4, 3, 3, seed=1), integers(5, 4, seed=2)
     separable = lamina.SeparableConv2d(dict(ih=6, iw=6, ic=4, oc=5, depthwise_bias=0, project_bias=0), depthwise_w=dw,
