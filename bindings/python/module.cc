@@ -15,6 +15,7 @@
 #include "bindings/python/array.h"
 #include "bindings/python/operator.h"
 #include "lamina/context.h"
+#include "lamina/conv2d.h"
 #include "lamina/version.h"
 
 namespace lamina::python {
@@ -59,6 +60,18 @@ std::array<int64_t, 5> CostOf(const std::string& desc) {
   c.size = sizeof(c);
   Check(lamina_cost_of(desc.c_str(), &c));
   return {c.macs, c.transcendentals, c.params, c.weight_bytes, c.activation_bytes};
+}
+
+// Top, left, bottom and right by ONNX's rule, of the window and image that a conv2d's text says.
+std::array<int64_t, 4> SamePadding(const std::string& desc, const std::string& padding) {
+  if (padding != "same_upper" && padding != "same_lower") {
+    Refuse("padding must be a number, (h, w), (top, left, bottom, right), \"same_upper\" or \"same_lower\", got \"" +
+           padding + "\"");
+  }
+  auto d = ParseConv2d(desc);
+  if (!d.ok()) Refuse(d.status().message());
+  SetPadding(*d, padding == "same_upper" ? Padding::kSameUpper : Padding::kSameLower);
+  return {d->pad_top, d->pad_left, d->pad_bottom, d->pad_right};
 }
 
 // (name, refusal or None, predicted_ns, accuracy) of each candidate.
@@ -163,6 +176,7 @@ NB_MODULE(_lamina, m) {
 
   m.def("tensors_of", &TensorsOf, "desc"_a);
   m.def("cost_of", &CostOf, "desc"_a);
+  m.def("same_padding", &SamePadding, "desc"_a, "padding"_a);
   m.def("candidates_of", &CandidatesOf, "desc"_a, "context"_a);
   m.def("build_info", &BuildDict, nb::sig("def build_info() -> dict[str, typing.Any]"),
         "What this build has and what this machine offers, by name.");

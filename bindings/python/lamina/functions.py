@@ -4,11 +4,12 @@ every call. A layer that runs more than once is better prepared (operators.py)."
 from collections.abc import Sequence
 from typing import Any
 
-from ._lamina import Array, Context, InvalidArgument, from_dlpack
+from ._lamina import Array, Context, InvalidArgument, from_dlpack, same_padding
 from .operators import AdditiveAttention, Conv2d, FullyConnected, MultiHeadAttention, SeparableConv2d, Tensor
+from .problems import describe
 
 Pair = int | tuple[int, int]
-Padding = int | tuple[int, int] | tuple[int, int, int, int]  # all sides; (h, w); (top, left, bottom, right)
+Padding = int | tuple[int, int] | tuple[int, int, int, int] | str
 
 
 def conv2d(x: Tensor, w: Tensor, bias: Tensor | None = None, *, stride: Pair = 1, padding: Padding = 0,
@@ -20,7 +21,8 @@ def conv2d(x: Tensor, w: Tensor, bias: Tensor | None = None, *, stride: Pair = 1
 
     x: [n, ih, iw, ic] or, with layout="nchw", [n, ic, ih, iw]; may be a slice of the channels of a wider tensor.
     w: [oc, kh, kw, ic / groups] or, with weight_layout="oihw", [oc, ic / groups, kh, kw]. bias: [oc].
-    padding: zeros, on all sides, as (h, w) or (top, left, bottom, right). dilation: 1 is dense.
+    padding: zeros, on all sides, as (h, w) or (top, left, bottom, right), or by ONNX's rule "same_upper", "same_lower".
+    dilation: 1 is dense (PyTorch's convention).
     activation: "relu", "relu6", "clamp(0,6)", "leaky(0.1)", "gelu_erf", ...: the words of include/lamina/types.h.
     residual: a tensor of y's shape, added "before" or "after" the activation (residual_at).
     Raises lamina.Error; see lamina.Conv2d. The formula's source: include/lamina/conv2d.h.
@@ -28,9 +30,9 @@ def conv2d(x: Tensor, w: Tensor, bias: Tensor | None = None, *, stride: Pair = 1
     image, filters = _array("x", x, 4), _array("w", w, 4)
     n, ih, iw, ic = _image(image, layout)
     oc, kh, kw = (filters.shape[i] for i in ((0, 1, 2) if weight_layout == "ohwi" else (0, 2, 3)))
-    desc = dict(n=n, ih=ih, iw=iw, ic=ic, oc=oc, kh=kh, kw=kw, groups=groups, bias=bias is not None,
-                activation=activation, layout=layout, weight_layout=weight_layout,
-                **_window(stride, padding, dilation), **_image_strides(layout, image, residual, residual_at, out))
+    desc = dict(n=n, ic=ic, oc=oc, groups=groups, bias=bias is not None, activation=activation, layout=layout,
+                weight_layout=weight_layout, **_window(dict(ih=ih, iw=iw, kh=kh, kw=kw), stride, padding, dilation),
+                **_image_strides(layout, image, residual, residual_at, out))
     return Conv2d(desc, w=w, bias=bias, context=context)(x, residual=residual, out=out)
 
 
@@ -46,7 +48,7 @@ def separable_conv2d(x: Tensor, depthwise_w: Tensor, project_w: Tensor | None = 
     The order follows from the weights: depthwise and project, expand and depthwise, or all three (MobileNetV2).
     x: [n, ih, iw, ic] or, with layout="nchw", [n, ic, ih, iw]. expand_w: [hidden, ic].
     depthwise_w: [hidden * depth multiplier, kh, kw]. project_w: [oc, hidden * depth multiplier]. Biases: [rows].
-    padding is zero of the depthwise step's input; the residual is added at the last step.
+    padding, as for conv2d, is zero of the depthwise step's input; the residual is added at the last step.
     fusion: "auto", "always" (or a refusal), "never". Raises lamina.Error. Source: include/lamina/separable_conv2d.h.
     """
     image, depthwise = _array("x", x, 4), _array("depthwise_w", depthwise_w, 3)
@@ -55,13 +57,14 @@ def separable_conv2d(x: Tensor, depthwise_w: Tensor, project_w: Tensor | None = 
     hidden = ic if expand_w is None else _array("expand_w", expand_w, 2).shape[0]
     oc = channels if project_w is None else _array("project_w", project_w, 2).shape[0]
     both = expand_w is not None and project_w is not None
-    desc = dict(n=n, ih=ih, iw=iw, ic=ic, hidden=hidden if both else None, oc=oc, kh=kh, kw=kw,
+    desc = dict(n=n, ic=ic, hidden=hidden if both else None, oc=oc,
                 depth_multiplier=channels // hidden if hidden else None,
                 order="pw_dw_pw" if both else "dw_pw" if expand_w is None else "pw_dw", fusion=fusion,
                 expand_bias=expand_bias is not None, depthwise_bias=depthwise_bias is not None,
                 project_bias=project_bias is not None, expand_activation=expand_activation,
                 depthwise_activation=depthwise_activation, project_activation=project_activation, layout=layout,
-                **_window(stride, padding, dilation), **_image_strides(layout, image, residual, residual_at, out))
+                **_window(dict(ih=ih, iw=iw, kh=kh, kw=kw), stride, padding, dilation),
+                **_image_strides(layout, image, residual, residual_at, out))
     operator = SeparableConv2d(desc, depthwise_w=depthwise_w, project_w=project_w, expand_w=expand_w,
                                depthwise_bias=depthwise_bias, project_bias=project_bias, expand_bias=expand_bias,
                                context=context)
@@ -163,12 +166,16 @@ def _image(x: Array, layout: str) -> tuple[int, int, int, int]:
     return n, h, w, c
 
 
-def _window(stride: Pair, padding: Padding, dilation: Pair) -> dict[str, int]:
+def _window(size: dict[str, int], stride: Pair, padding: Padding, dilation: Pair) -> dict[str, int]:
+    """The fields of a window: its size and the image's are given."""
     (stride_h, stride_w), (dilation_h, dilation_w) = _numbers(stride, 2), _numbers(dilation, 2)
-    pads = _numbers(padding, 4) if isinstance(padding, int) or len(padding) != 2 else (*padding, *padding)
+    window = dict(**size, stride_h=stride_h, stride_w=stride_w, dilation_h=dilation_h, dilation_w=dilation_w)
+    if isinstance(padding, str):
+        pads: Sequence[int] = same_padding(describe("conv2d", **window), padding)
+    else:
+        pads = _numbers(padding, 4) if isinstance(padding, int) or len(padding) != 2 else (*padding, *padding)
     top, left, bottom, right = pads
-    return dict(stride_h=stride_h, stride_w=stride_w, dilation_h=dilation_h, dilation_w=dilation_w, pad_top=top,
-                pad_left=left, pad_bottom=bottom, pad_right=right)
+    return dict(**window, pad_top=top, pad_left=left, pad_bottom=bottom, pad_right=right)
 
 
 def _numbers(given: int | Sequence[int], count: int) -> Sequence[int]:

@@ -31,6 +31,19 @@ def test_conv2d(stride, padding, dilation, groups):
     assert np.array_equal(lamina.conv2d(nchw(x), w, bias, layout="nchw", **options), nchw(want))
 
 
+@pytest.mark.parametrize("padding, pads", [("same_upper", (0, 1, 1, 1)), ("same_lower", (1, 1, 0, 1))])
+def test_same_padding(padding, pads):
+    x, w = integers(1, 8, 9, 2), integers(3, 3, 3, 2, seed=1)
+    want = reference.conv2d(x, w, stride=(2, 2), pads=pads)
+    assert want.shape == (1, 4, 5, 3)
+    assert np.array_equal(lamina.conv2d(x, w, stride=2, padding=padding, context=STRICT), want)
+    depthwise, project = integers(2, 3, 3, seed=2), integers(3, 2, seed=3)
+    want = reference.pointwise(reference.depthwise(x, depthwise, stride=(2, 2), pads=pads), project)
+    assert np.array_equal(lamina.separable_conv2d(x, depthwise, project, stride=2, padding=padding), want)
+    with pytest.raises(lamina.InvalidArgument, match='padding must be .*, got "full"'):
+        lamina.conv2d(x, w, padding="full")
+
+
 def test_conv2d_by_winograd():
     x, w = normal(1, 20, 20, 32), normal(48, 3, 3, 32, seed=1)
     close(lamina.conv2d(x, w, padding=1), reference.conv2d(x, w, pads=(1, 1, 1, 1)), atol=1e-3)
