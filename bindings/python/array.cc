@@ -103,9 +103,11 @@ Array Array::Take(PyObject* capsule, const char* name) {
   a.owner_ = std::shared_ptr<void>(managed, [](void* m) {
     if (auto* owned = static_cast<Managed*>(m); owned->deleter != nullptr) owned->deleter(owned);
   });
-  // A null pointer would say that the tensor is not given; one without elements may have no memory.
+  a.t_.name = nullptr;  // each call has its own
+  // A null pointer says that a tensor is not given; one without elements may be given, and have no memory.
   static constexpr double kNothing = 0;
-  if (a.t_.data == nullptr) a.t_.data = const_cast<double*>(&kNothing);
+  const bool empty = std::count(a.t_.shape, a.t_.shape + a.t_.ndim, 0) > 0;
+  if (empty && a.t_.data == nullptr) a.t_.data = const_cast<double*>(&kNothing);
   return a;
 }
 

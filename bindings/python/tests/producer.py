@@ -30,6 +30,9 @@ is_capsule = ctypes.pythonapi.PyCapsule_IsValid
 is_capsule.argtypes = [ctypes.py_object, ctypes.c_char_p]
 
 
+exported = []  # producers live for good: a consumer may call the deleter at any time
+
+
 class Producer:
     """Memory of 64 words of 32 bits, described as the arguments say. knows_versions: which form it gives."""
 
@@ -57,6 +60,7 @@ class Producer:
 
     def capsule(self):
         """Without a destructor of its own: what nobody consumes is never deleted."""
+        exported.append(self)
         return new_capsule(ctypes.addressof(self.managed), self.name, None)
 
 

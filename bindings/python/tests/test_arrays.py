@@ -98,6 +98,16 @@ def test_read_only_and_device():
         lamina.fully_connected(Producer((2, 3), device=2), w)
 
 
+def test_no_memory():
+    empty, null = Producer((1, 0, 2, 8)), Producer((2, 3))
+    for producer in (empty, null):
+        producer.managed.dl_tensor.data = None
+    o = lamina.multi_head_attention(np.ones((1, 3, 2, 8), np.float32), empty, empty)
+    assert not o.any(), "no keys"
+    with pytest.raises(lamina.InvalidArgument, match="x must not be null"):
+        lamina.fully_connected(null, np.ones((5, 3), np.float32))
+
+
 def test_bf16():
     ones = [Producer((2, 3), code=4, bits=16), Producer((5, 3), code=4, bits=16)]
     for p in ones:
