@@ -83,7 +83,9 @@ TEST_F(Sm90Plan, TilesSuitTheProblem) {
   EXPECT_EQ(TileFor(100352, 64, 36), (Tile{256, 64}));    // whose weights do not fit
   EXPECT_EQ(TileFor(8192, 64, 16), (Tile{128, 64}));      // few tiles
   EXPECT_EQ(TileFor(132 * 128, 128, 16), (Tile{128, 128}));
-  EXPECT_EQ(TileFor(1024, 1024, 16), (Tile{128, 64}));  // 128 tiles in one wave
+  EXPECT_EQ(TileFor(1024, 1024, 16), (Tile{128, 64}));   // 128 tiles in one wave
+  EXPECT_EQ(TileFor(100352, 128, 2), cuda::kTurnsTile);  // 1 x 1, 128 channels
+  EXPECT_NE(TileFor(100352, 128, 8), cuda::kTurnsTile);  // the epilogue lies behind the loads
   const cuda::Math x3 = cuda::Math::kTf32x3;
   EXPECT_EQ(TileFor(8192, 8192, 256, 132, x3), (Tile{256, 128}));
   EXPECT_EQ(TileFor(132 * 128, 128, 36, 132, x3), (Tile{128, 128}));
@@ -155,12 +157,15 @@ TEST_F(Sm90Plan, RingPositionsFlipTheirPhaseOnceRound) {
   for (uint32_t i = 0; i < 20; ++i, at.Advance()) {
     EXPECT_EQ(at.stage, static_cast<int>(i % 3));
     EXPECT_EQ(at.phase, i / 3 % 2);
+    cuda::RingPosition<3> skipped;
+    skipped.Skip(static_cast<int>(i));
+    EXPECT_TRUE(skipped.stage == at.stage && skipped.phase == at.phase);
   }
 }
 
 TEST_F(Sm90FullyConnected, AgreesWithTheReference) {
   for (const int64_t m : {1, 300}) {
-    for (const int64_t oc : {8, 65, 130}) {
+    for (const int64_t oc : {8, 130}) {
       for (const int64_t ic : {8, 200}) Check<FullyConnected>({.m = m, .ic = ic, .oc = oc});
     }
   }
@@ -188,6 +193,17 @@ TEST_F(Sm90FullyConnected, ProductsWaitForTheirLoads) {
   cuda::emulator::TheFaults().multiprocessors = 1;
   CheckProductsFirst<FullyConnected>({.m = 260, .ic = 328, .oc = 60});
   CheckProductsFirst<FullyConnected>({.m = 130, .ic = 328, .oc = 130});
+}
+
+TEST_F(Sm90FullyConnected, WarpgroupsTakeTurns) {
+  cuda::emulator::TheFaults().multiprocessors = 1;
+  EXPECT_EQ(TileFor(700, 130, 1, 1), cuda::kTurnsTile);
+  EXPECT_EQ(TileFor(700, 130, 2, 1), cuda::kTurnsTile);
+  Check<FullyConnected>({.m = 700, .ic = 40, .oc = 130});
+  EXPECT_EQ(TileFor(1900, 120, 3, 1), cuda::kTurnsTile);
+  ExpectEmulatedParity<FullyConnected>({.m = 1900, .ic = 168, .oc = 120, .dtype = DType::kBf16}, 1, 1,
+                                       Implementation(DType::kBf16));
+  CheckProductsFirst<FullyConnected>({.m = 260, .ic = 40, .oc = 130});
 }
 
 // Few tiles and many products to an output: 17 steps and more.
@@ -241,6 +257,19 @@ TEST_F(Sm90Conv2d, KeepsTheWeights) {
       .n = 3, .ih = 11, .iw = 13, .ic = 40, .oc = 34, .kh = 3, .kw = 3, .residual = Residual::kAfterActivation};
   d.pad_top = d.pad_left = d.pad_bottom = d.pad_right = 1, d.activation = {ActivationKind::kRelu6};
   Check<Conv2d>(d);
+}
+
+TEST_F(Sm90Conv2d, WarpgroupsTakeTurns) {
+  cuda::emulator::TheFaults().multiprocessors = 1;
+  EXPECT_EQ(TileFor(675, 130, 2, 1), cuda::kTurnsTile);
+  Check<Conv2d>({.n = 3,
+                 .ih = 16,
+                 .iw = 15,
+                 .ic = 24,
+                 .oc = 130,
+                 .kh = 2,
+                 .activation = {ActivationKind::kHardswish},
+                 .residual = Residual::kBeforeActivation});
 }
 
 // A part begins and ends at any tap and channel.

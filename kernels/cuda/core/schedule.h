@@ -24,6 +24,10 @@ struct RingPosition {
       phase ^= 1;
     }
   }
+  LAMINA_HD void Skip(int count) {
+    phase ^= (stage + count) / kStages % 2;
+    stage = (stage + count) % kStages;
+  }
 };
 
 // The barriers of a ring: `full` when a stage's bytes have arrived, `empty` when every reader has let go of it.
@@ -39,17 +43,25 @@ struct WgmmaSlab {
   alignas(16) float sums[kRows * kPitch];
 };
 
-// Tiles of kM x kN outputs, half the rows to each of two warpgroups; k in steps of one swizzled row of 128 bytes.
-// kKeeps: the weights of all steps, at most kKeptSteps of them, lie in shared memory for as long as the block runs.
+// What two warpgroups make of a block's tiles.
+//   kHalves  half the rows of each tile are a warpgroup's
+//   kKeeps   so they are, and the weights of all steps, at most kKeptSteps of them, lie in shared memory for as long as
+//            the block runs
+//   kTurns   every other tile is a warpgroup's: one multiplies while the other ends its layer
+enum class WgmmaForm { kHalves, kKeeps, kTurns };
 inline constexpr int kKeptSteps = 18;  // 3 x 3 x 128 channels of 16 bits
-template <Math kMath, int kTileM, int kTileN, bool kKeeps = false>
+
+// Tiles of kM x kN outputs; k in steps of one swizzled row of 128 bytes.
+template <Math kMath, int kTileM, int kTileN, WgmmaForm kForm = WgmmaForm::kHalves>
 struct WgmmaShape {
+  static constexpr bool kKeeps = kForm == WgmmaForm::kKeeps, kTurns = kForm == WgmmaForm::kTurns;
   static constexpr int kM = kTileM, kN = kTileN;
   static constexpr int kStepBytes = 128;
   static constexpr int kConsumers = 2;  // warpgroups, beside the one that loads
   static constexpr int kThreads = (1 + kConsumers) * kWarpgroup;
-  static constexpr int kRows = kM / kConsumers;          // of a warpgroup
-  static constexpr int kSums = kRows * kN / kWarpgroup;  // of a thread
+  static constexpr int kReaders = kTurns ? 1 : kConsumers;  // of a tile
+  static constexpr int kRows = kM / kReaders;               // of a tile that are a warpgroup's
+  static constexpr int kSums = kRows * kN / kWarpgroup;     // of a thread
   static constexpr int kParts = WeightParts(kMath);
   static constexpr int kWeightBytes = kParts * kN * kStepBytes;  // of a step
   static constexpr int kStageBytes = kM * kStepBytes + (kKeeps ? 0 : kWeightBytes);
@@ -71,9 +83,10 @@ struct WgmmaShape {
     Stage stages[kStages];
     WgmmaSlab slabs[kConsumers * kWarpgroup / 32];
     RingBarriers<kStages> barriers;
+    uint64_t turns[kConsumers];  // kTurns: barriers, for the tile before a warpgroup's has been multiplied
     std::conditional_t<kKeeps, Kept, None> kept;
   };
-  static_assert(kTileM % (64 * kConsumers) == 0, "a wgmma has 64 rows");
+  static_assert(kRows % 64 == 0, "a wgmma has 64 rows");
   static_assert(kTileN == 64 || kTileN == 128 || kTileN == 256, "device/hopper.cuh has these widths of wgmma");
   static_assert(kSums <= 128, "a thread's registers");
   static_assert(sizeof(Shared) <= kMostSharedBytes, "a block's shared memory");

@@ -13,15 +13,20 @@ namespace lamina::cuda {
 
 struct WgmmaTile {
   int m = 0, n = 0;
-  bool keeps = false;  // the weights: of all k, for all tiles of a block
+  WgmmaForm form = WgmmaForm::kHalves;
   bool operator==(const WgmmaTile&) const = default;
 };
 
 // The tiles that kernels are made for: one with as many sums as a thread can have, and some with fewer. Of the two
 // large ones, 3 x TF32 takes that with fewer columns, because a column brings two parts of its weights.
 constexpr WgmmaTile LargeTile(Math math) { return math == Math::kTf32x3 ? WgmmaTile{256, 128} : WgmmaTile{128, 256}; }
-inline constexpr WgmmaTile kKeepingTile{128, 64, true};
-inline constexpr WgmmaTile kSmallTiles[] = {{128, 128}, {256, 64}, {128, 64}, kKeepingTile};
+inline constexpr WgmmaTile kKeepingTile{128, 64, WgmmaForm::kKeeps}, kTurnsTile{128, 128, WgmmaForm::kTurns};
+inline constexpr WgmmaTile kSmallTiles[] = {{128, 128}, {256, 64}, {128, 64}, kKeepingTile, kTurnsTile};
+
+// Rows of weights that a step brings to shared memory.
+constexpr int64_t StepWeights(Math math, WgmmaTile tile) {
+  return tile.form == WgmmaForm::kKeeps ? 0 : WeightParts(math) * tile.n;
+}
 
 // Clocks of a multiprocessor for a step of 128 bytes of k: what the tensor cores take for its products, or shared
 // memory for the writing and reading of the operands, 128 bytes a clock.
@@ -29,20 +34,25 @@ constexpr int64_t MultiplyClocks(Math math, WgmmaTile tile) {
   const double flops = 2.0 * tile.m * tile.n * 128 / ElementBytes(math);
   const auto products = static_cast<int64_t>(flops / WgmmaFlopsPerClock(math));
   const int64_t times = math == Math::kTf32x3 ? 3 : 1;  // that weights are read
-  const int64_t written = tile.m + (tile.keeps ? 0 : WeightParts(math) * tile.n),
-                read = int64_t{tile.m} / 64 * (64 + times * tile.n);
+  const int64_t written = tile.m + StepWeights(math, tile), read = int64_t{tile.m} / 64 * (64 + times * tile.n);
   return std::max(products, written + read);
 }
 // The same for bringing them from L2: about 32 bytes a clock, half of what a multiprocessor's port is made for. Rows
 // that do not exist are not brought.
 constexpr int64_t LoadClocks(Math math, WgmmaTile tile, int64_t rows) {
-  return (std::min<int64_t>(tile.m, rows) + (tile.keeps ? 0 : WeightParts(math) * tile.n)) * 128 / 32;
+  return (std::min<int64_t>(tile.m, rows) + StepWeights(math, tile)) * 128 / 32;
 }
 
-// Loads go on during the epilogue, products do not. It takes about as long as a step of four times its sums.
+// Of a warpgroup that ends a tile's layer, or half a tile's: about as long as a step of eight times its sums.
+constexpr int64_t EpilogueClocks(WgmmaTile tile) {
+  return int64_t{tile.m} * tile.n / (tile.form == WgmmaForm::kTurns ? 8 : 16) + 600;
+}
+
+// Of one of many tiles. Loads go on during the epilogue; products do where warpgroups take turns.
 constexpr int64_t TileClocks(Math math, WgmmaTile tile, int64_t rows, int64_t steps) {
-  const int64_t epilogue = int64_t{tile.m} * tile.n / 16 + 600;
-  return std::max(steps * LoadClocks(math, tile, rows), steps * MultiplyClocks(math, tile) + epilogue);
+  const int64_t loads = steps * LoadClocks(math, tile, rows), products = steps * MultiplyClocks(math, tile);
+  const int64_t one = products + EpilogueClocks(tile);  // of a warpgroup
+  return std::max({loads, products, tile.form == WgmmaForm::kTurns ? one / 2 : one});
 }
 
 struct WgmmaPlan {
@@ -58,9 +68,13 @@ constexpr WgmmaPlan WgmmaPlanWith(WgmmaTile tile, Math math, int64_t rows, int64
   constexpr int64_t kLeastSteps = 4, kMostSplits = 16, kLaunchClocks = 4400;
   const int64_t tiles = DivUp(rows, tile.m) * DivUp(n, tile.n);
   WgmmaPlan best{tile};
-  if (tile.keeps) {
-    if (math == Math::kTf32x3 || n > tile.n || steps > kKeptSteps) return best;  // that never ends
-    best.clocks = DivUp(tiles, multiprocessors) * TileClocks(math, tile, rows, steps) + steps * tile.n * 128 / 32;
+  if (tile.form != WgmmaForm::kHalves) {
+    const bool keeps = tile.form == WgmmaForm::kKeeps;
+    if (math == Math::kTf32x3 || (keeps && (n > tile.n || steps > kKeptSteps))) return best;  // that never ends
+    // What nothing overlaps: loads before the first tile, an epilogue behind the last one.
+    const int64_t alone =
+        keeps ? steps * tile.n * 128 / 32 : (steps * MultiplyClocks(math, tile) + EpilogueClocks(tile)) / 2;
+    best.clocks = DivUp(tiles, multiprocessors) * TileClocks(math, tile, rows, steps) + alone;
     return best;
   }
   for (int64_t splits = 1; splits == 1 || (splits <= kMostSplits && splits * kLeastSteps <= steps); ++splits) {

@@ -5,12 +5,13 @@
 //   registers, one group of wgmma under way while the next stage is awaited; then each warp turns its sums to rows
 //   through a slab of shared memory and ends the layer. Meanwhile the loads of the next tile have begun.
 //   x is a matrix (one row per pixel), or an image of which TMA walks the windows (im2col): padding, strides, dilation,
-//   the last rows and the last channels are its zeros. Where there are few tiles, blocks share out k, too, and
-//   gemm_reduce.cuh adds their sums up. Where up to 64 outputs have few weights, a block keeps them (kKeeps), for L2
-//   gives a narrow tile its operands more slowly than they are multiplied: the ring brings x alone.
+//   the last rows and the last channels are its zeros.
+//   Few tiles: blocks share out k, too, and gemm_reduce.cuh adds their sums up.
+//   Up to 64 outputs with few weights: a block keeps them (kKeeps) and the ring brings x alone, for L2 gives a narrow
+//   tile its operands more slowly than they are multiplied.
+//   Short k: the warpgroups take whole tiles in turn (kTurns); one multiplies while the other ends its layer.
 //   3 x TF32: products as exact as f32's, of factors split in two. Rows of x are split in registers on the way from
-//   shared memory, so that a step reads 32 bytes of w a column and wgmma, and writes nothing; weights were split when
-//   they were packed.
+//   shared memory, so that wgmma reads w alone and nothing is written; weights were split when they were packed.
 // Budget: up to 192 KiB of stages, 20 KiB of slabs; registers 40 (loads) and 232 (128 sums; 3 x TF32: 40 of factors).
 // Sizes: one group, nhwc; what TMA asks of strides, windows and pads (tensor_map.h).
 #ifndef LAMINA_KERNELS_CUDA_SM90_GEMM_CUH_
@@ -23,10 +24,10 @@
 
 namespace lamina::cuda {
 
-template <Math kMath, int kM, int kN, bool kKeeps>
+template <Math kMath, int kM, int kN, WgmmaForm kForm>
 class WgmmaGemm {
  public:
-  using Shape = WgmmaShape<kMath, kM, kN, kKeeps>;
+  using Shape = WgmmaShape<kMath, kM, kN, kForm>;
   using Shared = typename Shape::Shared;
 
   __device__ __forceinline__ WgmmaGemm(const WgmmaGemmArgs& args, Shared& shared)
@@ -43,7 +44,10 @@ class WgmmaGemm {
     const int thread = static_cast<int>(threadIdx.x);
     if (thread == 0) {
       if constexpr (kKeeps) InitBarrier(&shared_.kept.full, 1);
-      ring_.Init(Shape::kConsumers * (kWarpgroup / kReaders));
+      if constexpr (Shape::kTurns) {
+        for (uint64_t& turn : shared_.turns) InitBarrier(&turn, 1);
+      }
+      ring_.Init(Shape::kReaders * (kWarpgroup / kReleases));
     }
     __syncthreads();
     AwaitEarlierKernels();
@@ -62,7 +66,8 @@ class WgmmaGemm {
   static constexpr int kStepElements = Shape::kStepBytes / static_cast<int>(sizeof(T));
   static constexpr bool kSplits = kMath == Math::kTf32x3;
   // Threads for whom one lets go of a stage: what wgmma has read of shared memory, it has for all of a warpgroup.
-  static constexpr int kReaders = kSplits ? 32 : kWarpgroup;
+  static constexpr int kReleases = kSplits ? 32 : kWarpgroup;
+  static constexpr bool kKeeps = Shape::kKeeps;
 
   // Calls with the first row and column of every tile that is this block's, and with its part of k.
   template <class F>
@@ -122,13 +127,26 @@ class WgmmaGemm {
     });
   }
 
-  // `half`: which of the tile's rows; `thread` of the warpgroup.
-  __device__ __forceinline__ void MultiplyAll(int half, int thread) {
+  // `warpgroup`: which one; `thread` of it.
+  __device__ __forceinline__ void MultiplyAll(int warpgroup, int thread) {
     if constexpr (kKeeps) WaitBarrier(&shared_.kept.full, 0);
+    const int half = Shape::kTurns ? 0 : warpgroup;  // which of the tile's rows
+    int tile = 0;
     Position at, done;
     ForEachTile([&](int row, int column, int part) {
       const StepRange range = StepsOf(steps_, part, a_.splits);
       const int steps = range.last - range.first;
+      if constexpr (Shape::kTurns) {
+        const int turn = tile++;
+        if (turn % 2 != warpgroup) {
+          at.Skip(steps);
+          done = at;
+          return;
+        }
+        // Behind the stages of the tile before: a barrier tells a stage's round from the next, but not from the one
+        // after.
+        WaitBarrier(&shared_.turns[warpgroup], (turn / 2 + warpgroup + 1) % 2);
+      }
       float sums[Shape::kSums];
       for (int step = 0; step < steps; ++step, at.Advance()) {
         ring_.AwaitFull(at);
@@ -142,12 +160,14 @@ class WgmmaGemm {
       }
       WgmmaWait<0>();
       Release(done, thread);
-      Finish(sums, row + half * Shape::kRows + thread / 32 * 16, column, part, half * 4 + thread / 32, thread % 32);
+      if (Shape::kTurns && thread == 0) Arrive(&shared_.turns[1 - warpgroup]);
+      Finish(sums, row + half * Shape::kRows + thread / 32 * 16, column, part, warpgroup * 4 + thread / 32,
+             thread % 32);
     });
   }
 
   __device__ __forceinline__ void Release(Position& done, int thread) {
-    if (thread % kReaders == 0) ring_.Release(done);
+    if (thread % kReleases == 0) ring_.Release(done);
     done.Advance();
   }
 
@@ -261,10 +281,10 @@ class WgmmaGemm {
   int m_tiles_, n_tiles_, channel_steps_, steps_;
 };
 
-template <Math kMath, int kM, int kN, bool kKeeps>
-__global__ void __launch_bounds__(WgmmaShape<kMath, kM, kN, kKeeps>::kThreads, 1)
+template <Math kMath, int kM, int kN, WgmmaForm kForm>
+__global__ void __launch_bounds__(WgmmaShape<kMath, kM, kN, kForm>::kThreads, 1)
     WgmmaGemmKernel(const __grid_constant__ WgmmaGemmArgs a) {
-  using Gemm = WgmmaGemm<kMath, kM, kN, kKeeps>;
+  using Gemm = WgmmaGemm<kMath, kM, kN, kForm>;
   Gemm(a, SharedMemory<typename Gemm::Shared>()).Run();
 }
 

@@ -9,15 +9,16 @@ namespace lamina::cuda {
 
 template <Math kMath>
 Error StartWgmmaGemm(const WgmmaGemmArgs& args, WgmmaTile tile, int blocks, void* stream) {
-  const auto start = [&]<int kM, int kN, bool kKeeps = false>() {
-    using Shape = WgmmaShape<kMath, kM, kN, kKeeps>;
-    return Launch(WgmmaGemmKernel<kMath, kM, kN, kKeeps>, dim3{static_cast<unsigned>(blocks), 1, 1}, Shape::kThreads,
+  const auto start = [&]<int kM, int kN, WgmmaForm kForm = WgmmaForm::kHalves>() {
+    using Shape = WgmmaShape<kMath, kM, kN, kForm>;
+    return Launch(WgmmaGemmKernel<kMath, kM, kN, kForm>, dim3{static_cast<unsigned>(blocks), 1, 1}, Shape::kThreads,
                   static_cast<int>(sizeof(typename Shape::Shared)), stream, args);
   };
   constexpr WgmmaTile kLarge = LargeTile(kMath);
   if (tile == kLarge) return start.template operator()<kLarge.m, kLarge.n>();
   if constexpr (kMath != Math::kTf32x3) {
-    if (tile == kKeepingTile) return start.template operator()<kKeepingTile.m, kKeepingTile.n, true>();
+    if (tile == kKeepingTile) return start.template operator()<kKeepingTile.m, kKeepingTile.n, kKeepingTile.form>();
+    if (tile == kTurnsTile) return start.template operator()<kTurnsTile.m, kTurnsTile.n, kTurnsTile.form>();
   }
   if (tile.n == 128) return start.template operator()<128, 128>();
   return tile.m == 256 ? start.template operator()<256, 64>() : start.template operator()<128, 64>();
