@@ -192,7 +192,8 @@ Result<File> Read(const std::string& path) {
     return refuse("was packed for " + std::string(*cpu) + ", this CPU is " + Cpu() + ": pack it again");
   }
   if (all.size() != at) {
-    return refuse("is cut short or altered: it must have " + std::to_string(at) + " bytes, got " + std::to_string(all.size()));
+    return refuse("is cut short or altered: it must have " + std::to_string(at) + " bytes, got " +
+                  std::to_string(all.size()));
   }
   const size_t first_part = Padded(end + 2);
   Hash found;
