@@ -26,6 +26,7 @@ StripWalks WalksOf(const Device& device, DType dtype, const DepthwiseArgs& a) {
 // Channels, columns, rows, images.
 TileMap MapOf(DType dtype, const DepthwiseArgs& a, int of_images) {
   const StripSizes sizes = SizesOf(dtype, a);
+  const int columns = sizes.columns * (sizes.strips() / of_images);
   const auto bytes = [&](int64_t elements) { return static_cast<uint64_t>(elements) * SizeOf(dtype); };
   return {.element = TmaElementOf(NativeMath(dtype)),
           .rank = 4,
@@ -33,7 +34,7 @@ TileMap MapOf(DType dtype, const DepthwiseArgs& a, int of_images) {
           .dims = {static_cast<uint64_t>(a.channels), static_cast<uint64_t>(a.iw), static_cast<uint64_t>(a.ih),
                    static_cast<uint64_t>(a.images)},
           .strides = {bytes(a.x_pixel), bytes(a.x_row), bytes(a.x_image)},
-          .box = {kStripChannels, static_cast<uint32_t>(BoxColumns(sizes.columns, a.kw, a.stride_w, of_images)),
+          .box = {kWalkChannels, static_cast<uint32_t>(InputColumns(columns, a.kw, a.stride_w)),
                   static_cast<uint32_t>(sizes.steps * a.stride_h), static_cast<uint32_t>(of_images)},
           .swizzle = Swizzle::kNone};
 }
@@ -46,8 +47,9 @@ std::string TmaDepthwise::Refuses(const Device& device, DType dtype, const Depth
   if (a.multiplier.divisor != 1) {
     return "makes one output of an input channel, got " + std::to_string(a.multiplier.divisor);
   }
-  if (a.kh != a.kw || (a.kh != 3 && a.kh != 5) || a.stride_h != a.stride_w || a.stride_h > 2) {
-    return "takes windows of 3 x 3 and 5 x 5 with strides 1 and 2";
+  const int most_stride = a.kh == 3 || a.kh == 5 ? 2 : a.kh == 7 ? 1 : 0;
+  if (a.kh != a.kw || a.stride_h != a.stride_w || a.stride_h > most_stride) {
+    return "takes windows of 3 x 3 and 5 x 5 with strides 1 and 2, of 7 x 7 with stride 1";
   }
   if (a.dilation_h != 1 || a.dilation_w != 1) return "takes dense windows, got a dilation";
   const Epilogue& e = a.epilogue;
@@ -55,15 +57,16 @@ std::string TmaDepthwise::Refuses(const Device& device, DType dtype, const Depth
   if (e.residual_kind != Residual::kNone && !Multiples(4, {e.residual_strides.pixel, e.residual_strides.image})) {
     return "reads the residual in quads of channels, aligned";
   }
-  return a.images == 0 ? "" : Validate(MapOf(dtype, a, 2));  // of no image nothing is ever read
+  return a.images == 0 ? "" : Validate(MapOf(dtype, a, 1));  // of no image nothing is ever read
 }
 
 double TmaDepthwise::Predict(const Device& device, DType dtype, const DepthwiseArgs& a) {
   const StripSizes sizes = SizesOf(dtype, a);
   const StripWalks w = WalksOf(device, dtype, a);
   // Instructions of a lane, as the machine code has them: for a step, and to begin a walk.
-  const int inputs = a.stride_h * BoxColumns(sizes.columns, a.kw, a.stride_w, 2);
-  const int step = sizes.columns * 4 * a.kh * a.kw + inputs * (dtype == DType::kF32 ? 1 : 5) + sizes.columns * 7 + 30;
+  const int inputs = a.stride_h * InputColumns(sizes.columns, a.kw, a.stride_w);
+  const int step = sizes.columns * sizes.channels * a.kh * a.kw +
+                   inputs * (dtype == DType::kF32 ? 1 : 1 + sizes.channels) + sizes.columns * 7 + 30;
   const double instructions = w.count * 32.0 * ((w.rows + w.lead) * step + 300);
   return PredictNs({static_cast<double>(device.multiprocessors), device.clock_hz, device.bytes_per_second},
                    2 * instructions, PortableFlopsPerClock(device.capability, Math::kF32), DepthwiseBytes(dtype, a),

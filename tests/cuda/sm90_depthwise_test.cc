@@ -39,12 +39,10 @@ class Sm90Depthwise : public testing::Test {
   // Every window, of an image of ih x iw outputs' inputs.
   template <class Change>
   static void CheckWindows(int64_t oh, int64_t ow, int64_t channels, const Change& change) {
-    for (const int64_t kernel : {3, 5}) {
-      for (const int64_t stride : {1, 2}) {
-        Conv2dDesc d = Depthwise(oh * stride, ow * stride, channels, kernel, stride);
-        change(d);
-        Check(d);
-      }
+    for (const auto& [kernel, stride] : {std::pair{3, 1}, {3, 2}, {5, 1}, {5, 2}, {7, 1}}) {
+      Conv2dDesc d = Depthwise(oh * stride, ow * stride, channels, kernel, stride);
+      change(d);
+      Check(d);
     }
   }
   static CandidateReport Report(const Conv2dDesc& d, const std::string& name) {
@@ -69,9 +67,10 @@ TEST_F(Sm90DepthwisePlan, WalksCoverEveryOutputOnce) {
     for (const int64_t size : {1, 7, 13, 14, 40, 70}) {
       for (const int64_t channels : {4, 64, 132}) {
         for (const int64_t warps : {1, 100, 100000}) {
-          for (const int kernel : {3, 5}) {
+          for (const int kernel : {3, 5, 7}) {
             const cuda::StripWalks w = WalksOf(images, size, size, channels, warps, kernel);
-            const int columns = cuda::StripSizesOf(2, kernel, 1).columns, strips = 3 - w.images;
+            const cuda::StripSizes sizes = cuda::StripSizesOf(2, kernel, 1);
+            const int columns = sizes.columns, strips = sizes.strips() / w.images;
             EXPECT_LE(w.rows, cuda::kMostStripRows);
             std::set<std::tuple<int, int, int, int>> seen;
             int64_t outputs = 0;
@@ -104,6 +103,7 @@ TEST_F(Sm90DepthwisePlan, WalksSuitTheProblem) {
   EXPECT_EQ(WalksOf(256, 14, 14, 512, kWarps).images, 1);
   EXPECT_EQ(WalksOf(1, 112, 112, 64, kWarps).rows, 1);  // few: as many as there are warps
   EXPECT_EQ(WalksOf(256, 7, 7, 1024, kWarps, 5).images, 1);
+  EXPECT_EQ(WalksOf(256, 4, 4, 1024, kWarps, 7).images, 1);  // a strip is all that a warp has
   EXPECT_EQ(WalksOf(0, 7, 7, 1024, kWarps).count, 0u);
   // Rows above the image are left out where they are no more than padding.
   EXPECT_EQ(WalksOf(1, 56, 56, 64, 1).lead, 2);
@@ -117,7 +117,7 @@ TEST_F(Sm90DepthwisePlan, WalksSuitTheProblem) {
 
 TEST_F(Sm90DepthwisePlan, IsChosenWhereItShouldWin) {
   for (const DType dtype : kDTypes) {
-    for (const int64_t kernel : {3, 5}) {
+    for (const int64_t kernel : {3, 5, 7}) {
       for (const auto& [size, channels] : {std::pair{112, 64}, {56, 128}, {28, 256}, {14, 512}, {7, 1024}}) {
         Conv2dDesc d = Depthwise(size, size, channels, kernel, 1);
         d.n = 64;
@@ -164,6 +164,8 @@ TEST_F(Sm90Depthwise, TakesStridesResidualsAndActivations) {
     d.bias = false;
     d.activation = {ActivationKind::kSilu};
     Check(d);
+    d.kh = d.kw = 7, d.stride_h = d.stride_w = 1;
+    Check(d);
   }
   Conv2dDesc odd = Depthwise(9, 15, 12, 3, 1);  // channels that TMA's boxes end within
   odd.x_stride = 16;
@@ -185,7 +187,8 @@ TEST_F(Sm90Depthwise, RandomShapes) {
   const auto from = [&](int64_t low, int64_t high) { return low + random.RandomBelow(high - low + 1); };
   for (int i = 0; i < 80; ++i) {
     OnMultiprocessors(static_cast<int>(from(1, 3)));
-    Conv2dDesc d = Depthwise(from(1, 24), from(1, 24), 8 * from(1, 9), from(0, 1) ? 3 : 5, from(1, 2));
+    Conv2dDesc d = Depthwise(from(1, 24), from(1, 24), 8 * from(1, 9), 3 + 2 * from(0, 2), 1);
+    if (d.kh < 7) d.stride_h = d.stride_w = from(1, 2);
     d.n = from(1, 4);
     d.pad_top = from(0, 5), d.pad_left = from(0, 5), d.pad_bottom = from(0, 5), d.pad_right = from(0, 5);
     d.dtype = kDTypes[from(0, 2)];
@@ -201,13 +204,15 @@ TEST_F(Sm90Depthwise, RefusesWhatItDoesNotTake) {
     change(d);
     return Report(d, "cuda/depthwise_tma").reason;
   };
-  const char* const windows = "takes windows of 3 x 3 and 5 x 5 with strides 1 and 2";
+  const char* const windows = "takes windows of 3 x 3 and 5 x 5 with strides 1 and 2, of 7 x 7 with stride 1";
   EXPECT_EQ(refusal([](Conv2dDesc&) {}), "");
   EXPECT_EQ(refusal([](Conv2dDesc& d) { d.n = 0; }), "");
   EXPECT_EQ(refusal([](Conv2dDesc& d) { d.groups = 8; }), "only groups = ic is depthwise");
   EXPECT_EQ(refusal([](Conv2dDesc& d) { d.oc = 48; }), "makes one output of an input channel, got 3");
   EXPECT_EQ(refusal([](Conv2dDesc& d) { d.layout = Layout::kNchw; }), "reads images with dense channels (nhwc)");
-  EXPECT_EQ(refusal([](Conv2dDesc& d) { d.kh = d.kw = 7; }), windows);
+  EXPECT_EQ(refusal([](Conv2dDesc& d) { d.kh = d.kw = 9; }), windows);
+  EXPECT_EQ(refusal([](Conv2dDesc& d) { d.kh = d.kw = 7; }), "");
+  EXPECT_EQ(refusal([](Conv2dDesc& d) { d.kh = d.kw = 7, d.stride_h = d.stride_w = 2; }), windows);
   EXPECT_EQ(refusal([](Conv2dDesc& d) { d.kw = 5; }), windows);
   EXPECT_EQ(refusal([](Conv2dDesc& d) { d.stride_h = d.stride_w = 3; }), windows);
   EXPECT_EQ(refusal([](Conv2dDesc& d) { d.stride_h = 2; }), windows);

@@ -1,8 +1,8 @@
 // Depthwise convolution on sm_90a (sm90/depthwise.cuh): what lanes and warps do, what a block's shared memory holds,
 // and how warps share the outputs.
-//   strip  neighbouring columns of y, of four channels: a lane's
-//   walk   a warp's way down a band of rows of y: 16 lanes along 64 channels, and two strips of each, side by side in
-//          one image, or one in each of two images
+//   strip  neighbouring columns of y, of four channels or two: a lane's
+//   walk   a warp's way down a band of rows of y: lanes along 64 channels; where 16 are enough for them, of two strips
+//          each, side by side in one image, or one in each of two images
 //   step   from one row of y to the next: the stride's rows of x
 //   box    the rows of x of some steps, of all that the warp reads: one load by TMA
 #ifndef LAMINA_KERNELS_CUDA_CORE_DEPTHWISE_STRIPS_H_
@@ -16,36 +16,37 @@
 
 namespace lamina::cuda {
 
-inline constexpr int kStripLanes = 16, kStripChannels = 4 * kStripLanes;  // of one strip of a warp
+inline constexpr int kWalkChannels = 64;
 
 struct StripSizes {
-  int columns;  // of a strip
-  int slots;    // rows of y whose sums are under way at one time
-  int steps;    // of a box
+  int channels, columns;  // of a strip
+  int slots;              // rows of y whose sums are under way at one time
+  int steps;              // of a box
+  constexpr int strips() const { return 32 * channels / kWalkChannels; }  // of a walk
 };
 
 // Seven columns where 36 weights and the sums of three rows leave registers for them: they divide 7, 14, 28, 56 and
-// 112.
+// 112. 49 weights leave registers for two channels.
 constexpr StripSizes StripSizesOf(int element, int kernel, int stride) {
-  return {kernel == 3 && stride == 1 ? 7 : 4, static_cast<int>(DivUp(kernel, stride)), 8 / (element * stride)};
+  return {kernel == 7 ? 2 : 4, kernel == 3 && stride == 1 ? 7 : 4, static_cast<int>(DivUp(kernel, stride)),
+          8 / (element * stride)};
 }
 
-// Columns of x that a walk's strips see, in a box for `images` images.
-LAMINA_HD int BoxColumns(int columns, int kernel, int stride, int images) {
-  return (columns * (3 - images) - 1) * stride + kernel;
-}
+// Columns of x that `columns` of y see.
+LAMINA_HD int InputColumns(int columns, int kernel, int stride) { return (columns - 1) * stride + kernel; }
 
 // Of a window of kK x kK taps with one stride, and elements of kBytes.
 template <int kBytes, int kK, int kStride>
 struct StripShape {
   static constexpr StripSizes kSizes = StripSizesOf(kBytes, kK, kStride);
-  static constexpr int kColumns = kSizes.columns, kSlots = kSizes.slots, kSteps = kSizes.steps;
-  static constexpr int kInputs = BoxColumns(kColumns, kK, kStride, 2);  // of a row of x
+  static constexpr int kChannels = kSizes.channels, kColumns = kSizes.columns, kSlots = kSizes.slots;
+  static constexpr int kStrips = kSizes.strips(), kSteps = kSizes.steps;
+  static constexpr int kInputs = InputColumns(kColumns, kK, kStride);  // of a row of x
   static constexpr int kWarps = kDepthwiseThreads / 32;
   static constexpr int kBlocks = 2;  // to a multiprocessor
   static constexpr int kBoxRows = kSteps * kStride;
-  static constexpr int kPixelBytes = kStripChannels * kBytes;
-  static constexpr int kBoxBytes = 2 * kBoxRows * kInputs * kPixelBytes;  // of two images, which is the most
+  static constexpr int kPixelBytes = kWalkChannels * kBytes;
+  static constexpr int kBoxBytes = kStrips * kBoxRows * kInputs * kPixelBytes;  // of an image to a strip: the most
   static constexpr int kStages = 112 * 1024 / kWarps / kBoxBytes;
 
   // Which box is loaded next: by a warp's first lane, which alone reads and writes it.
@@ -97,8 +98,9 @@ constexpr StripWalks StripWalksOf(const StripSizes& sizes, int kernel, int strid
                                   int64_t ow, int64_t channels, int pad_top, int64_t warps) {
   StripWalks best;
   int64_t least = INT64_MAX;
-  for (const int of_images : {1, 2}) {
-    const int64_t groups = DivUp(channels, kStripChannels), tiles = DivUp(ow, sizes.columns * (3 - of_images));
+  for (int of_images = 1; of_images <= sizes.strips(); ++of_images) {
+    const int64_t groups = DivUp(channels, kWalkChannels);
+    const int64_t tiles = DivUp(ow, sizes.columns * (sizes.strips() / of_images));
     for (int64_t rows = std::min<int64_t>(oh, kMostStripRows); rows >= 1; --rows) {
       const int64_t bands = DivUp(oh, rows);
       if (DivUp(oh, bands) != rows) continue;

@@ -70,19 +70,21 @@ __device__ __forceinline__ void FinishQuad(const Epilogue& e, float4 sum, float4
   f32 ? StoreQuad<float>(v, e.y_strides, q, e.y) : StoreQuad<T>(v, e.y_strides, q, e.y);
 }
 
-// Quads of sums, bias included, of neighbouring pixels' same channels; `e.quads` holds. `y` and `residual` are the
-// elements of the first, the first `pixels_left` of them exist.
-template <class T, int kPixels>
-__device__ __forceinline__ void FinishPixels(const Epilogue& e, float (&v)[4 * kPixels], int64_t y, int64_t residual,
-                                             int pixels_left) {
+// Sums, bias included, of the same kChannels channels of neighbouring pixels; `e.quads` holds. `y` and `residual` are
+// the elements of the first, the first `pixels_left` of them exist.
+template <class T, int kPixels, int kChannels = 4>
+__device__ __forceinline__ void FinishPixels(const Epilogue& e, float (&v)[kChannels * kPixels], int64_t y,
+                                             int64_t residual, int pixels_left) {
   const auto add_residual = [&](Residual kind) {
     if (e.residual_kind != kind) return;
     const T* from = static_cast<const T*>(e.residual) + residual;
 #pragma unroll
     for (int i = 0; i < kPixels; ++i, from += e.residual_strides.pixel) {
       if (i >= pixels_left) continue;
-      const float4 r = Load4(from);
-      v[4 * i] += r.x, v[4 * i + 1] += r.y, v[4 * i + 2] += r.z, v[4 * i + 3] += r.w;
+      float r[kChannels];
+      LoadVector(from, r);
+#pragma unroll
+      for (int c = 0; c < kChannels; ++c) v[kChannels * i + c] += r[c];
     }
   };
   add_residual(Residual::kBeforeActivation);
@@ -91,7 +93,11 @@ __device__ __forceinline__ void FinishPixels(const Epilogue& e, float (&v)[4 * k
   T* to = static_cast<T*>(e.y) + y;
 #pragma unroll
   for (int i = 0; i < kPixels; ++i, to += e.y_strides.pixel) {
-    if (i < pixels_left) Store4(make_float4(v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3]), to);
+    if (i >= pixels_left) continue;
+    float of_pixel[kChannels];
+#pragma unroll
+    for (int c = 0; c < kChannels; ++c) of_pixel[c] = v[kChannels * i + c];
+    StoreVector(of_pixel, to);
   }
 }
 

@@ -2,7 +2,6 @@
 #ifndef LAMINA_KERNELS_CUDA_DEVICE_VEC_CUH_
 #define LAMINA_KERNELS_CUDA_DEVICE_VEC_CUH_
 
-#include <cmath>
 #include <cstdint>
 
 #include "kernels/cuda/device/ptx.cuh"
@@ -34,12 +33,30 @@ __device__ __forceinline__ void WidenWord(uint32_t bits, T, float* v) {
   v[1] = ToFloat(T{static_cast<uint16_t>(bits >> 16)});
 }
 
-// sum += x * w, each by itself.
-__device__ __forceinline__ void MultiplyAdd(float4 x, float4 w, float4& sum) {
-  sum.x = fmaf(x.x, w.x, sum.x);
-  sum.y = fmaf(x.y, w.y, sum.y);
-  sum.z = fmaf(x.z, w.z, sum.z);
-  sum.w = fmaf(x.w, w.w, sum.w);
+// Four or two of them as an array; p is aligned to as many.
+template <class T>
+__device__ __forceinline__ void LoadVector(const T* p, float (&v)[4]) {
+  const float4 four = Load4(p);
+  v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w;
+}
+__device__ __forceinline__ void LoadVector(const float* p, float (&v)[2]) {
+  const float2 two = *reinterpret_cast<const float2*>(p);
+  v[0] = two.x, v[1] = two.y;
+}
+template <class T>
+__device__ __forceinline__ void LoadVector(const T* p, float (&v)[2]) {
+  WidenWord(*reinterpret_cast<const uint32_t*>(p), T{}, v);
+}
+template <class T>
+__device__ __forceinline__ void StoreVector(const float (&v)[4], T* p) {
+  Store4(make_float4(v[0], v[1], v[2], v[3]), p);
+}
+__device__ __forceinline__ void StoreVector(const float (&v)[2], float* p) {
+  *reinterpret_cast<float2*>(p) = make_float2(v[0], v[1]);
+}
+template <class T>
+__device__ __forceinline__ void StoreVector(const float (&v)[2], T* p) {
+  *reinterpret_cast<uint32_t*>(p) = PackPair(v[0], v[1], T{});
 }
 
 // 16-byte chunks of elements.

@@ -14,6 +14,13 @@
 
 namespace lamina::cuda {
 
+__device__ __forceinline__ void MultiplyAdd(float4 x, float4 w, float4& sum) {
+  sum.x = fmaf(x.x, w.x, sum.x);
+  sum.y = fmaf(x.y, w.y, sum.y);
+  sum.z = fmaf(x.z, w.z, sum.z);
+  sum.w = fmaf(x.w, w.w, sum.w);
+}
+
 // Sums, bias included, of neighbouring columns of `row`.
 template <class T, int kColumns>
 __device__ __forceinline__ void FinishColumns(const DepthwiseArgs& a, const float4 (&sum)[kColumns],

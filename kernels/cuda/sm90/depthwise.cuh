@@ -1,12 +1,13 @@
 // Depthwise convolution on sm_90a by TMA and fused multiply-adds: core/depthwise_strips.h has the words.
 //   Warps work by themselves: each loads the boxes of its own walks by TMA, some boxes ahead, into a ring of its own,
-//   and walks down them. A lane has the weights of its four channels in registers. Each row of x is read from shared
+//   and walks down them. A lane has the weights of its channels in registers. Each row of x is read from shared
 //   memory and widened once, and goes into the sums of all the rows of y that see it: the sums move up by a row as a
 //   side effect of their first multiply-add, and the oldest ones are then complete. Padding, and whatever a box has
 //   beyond the image, the last channel or the last image, are the zeros of TMA: no tap asks where it is, and every load
 //   from shared memory has its offset in the instruction.
 // Budget: 255 registers, 112 KiB of boxes a block, two blocks to a multiprocessor.
-// Sizes: 3 x 3 and 5 x 5, strides 1 and 2, dense; nhwc, one output to an input channel, y in quads, what TMA asks of x.
+// Sizes: 3 x 3 and 5 x 5, strides 1 and 2, 7 x 7, stride 1, dense; nhwc, one output to an input channel, y in quads,
+// what TMA asks of x.
 #ifndef LAMINA_KERNELS_CUDA_SM90_DEPTHWISE_CUH_
 #define LAMINA_KERNELS_CUDA_SM90_DEPTHWISE_CUH_
 
@@ -48,8 +49,9 @@ class StripWalker {
   // Neighbouring walks are of different multiprocessors, so that few of them still keep all busy.
   __device__ __forceinline__ static uint32_t NextWalk() { return gridDim.x * Shape::kWarps; }
   __device__ __forceinline__ int RowsLeft(int row) const { return min(walks_.rows, a_.oh - row); }
+  __device__ __forceinline__ int SideBySide() const { return Shape::kStrips / walks_.images; }
   __device__ __forceinline__ int RowBytes() const {
-    return BoxColumns(Shape::kColumns, kK, kStride, walks_.images) * Shape::kPixelBytes;
+    return InputColumns(SideBySide() * Shape::kColumns, kK, kStride) * Shape::kPixelBytes;
   }
 
   // By the first lane: as many boxes as the ring holds.
@@ -63,8 +65,8 @@ class StripWalker {
     const int lead = walks_.Lead(b.row);
     return {walk,
             lead + RowsLeft(b.row),
-            b.group * kStripChannels,
-            b.tile * (3 - walks_.images) * Shape::kColumns * kStride - a_.pad_left,
+            b.group * kWalkChannels,
+            b.tile * SideBySide() * Shape::kColumns * kStride - a_.pad_left,
             (b.row - lead) * kStride - a_.pad_top + kK - kStride,
             b.image};
   }
@@ -79,32 +81,30 @@ class StripWalker {
   }
 
   __device__ __forceinline__ void Walk(const StripBegin& b) {
-    const int quad = lane_ % kStripLanes, half = lane_ / kStripLanes;
-    const bool apart = walks_.images == 2;  // the two strips are of two images
+    constexpr int kLanes = 32 / Shape::kStrips;  // along channels
+    const int in_group = lane_ % kLanes * Shape::kChannels, strip = lane_ / kLanes;
+    const bool apart = walks_.images > 1;  // the strips are of an image each
     const int row_bytes = Opaque(RowBytes());
-    const int half_bytes = apart ? Shape::kBoxRows * row_bytes : Shape::kColumns * kStride * Shape::kPixelBytes;
-    const int lane_bytes = half * half_bytes + quad * 4 * static_cast<int>(sizeof(T));
-    const int channel = b.group * kStripChannels + quad * 4, image = apart ? b.image + half : b.image;
-    const int column = (apart ? b.tile : 2 * b.tile + half) * Shape::kColumns;
+    const int strip_bytes = apart ? Shape::kBoxRows * row_bytes : Shape::kColumns * kStride * Shape::kPixelBytes;
+    const int lane_bytes = strip * strip_bytes + in_group * static_cast<int>(sizeof(T));
+    const int channel = b.group * kWalkChannels + in_group, image = apart ? b.image + strip : b.image;
+    const int column = (apart ? b.tile : Shape::kStrips * b.tile + strip) * Shape::kColumns;
     const int ow = static_cast<int>(a_.ow.divisor);
     const int columns_left = channel < a_.channels && image < a_.images ? ow - column : 0;
 
     // Lanes beyond the last channel compute with another's weights and store nothing.
     const int weights = channel < a_.channels ? channel : 0;
-    float4 w[kK][kK];
+    Channels w[kK][kK], bias;
 #pragma unroll
     for (int r = 0; r < kK; ++r) {
 #pragma unroll
-      for (int s = 0; s < kK; ++s) w[r][s] = Load4(a_.w + (r * kK + s) * a_.channels_padded + weights);
+      for (int s = 0; s < kK; ++s) LoadVector(a_.w + (r * kK + s) * a_.channels_padded + weights, w[r][s]);
     }
-    const float4 bias = Load4(a_.epilogue.bias + weights);
+    LoadVector(a_.epilogue.bias + weights, bias);
 
     Sums sum;  // sum[j]: of row `row` + j of the band
 #pragma unroll
-    for (auto& of_row : sum) {
-#pragma unroll
-      for (float4& v : of_row) v = bias;
-    }
+    for (Columns& of_row : sum) SetAll(of_row, bias);
     const int first = b.row * ow + column, rows = RowsLeft(b.row);
     int64_t y = RowOffset(a_.epilogue.y_strides, image, first) + channel;
     int64_t residual = RowOffset(a_.epilogue.residual_strides, image, first) + channel;
@@ -123,11 +123,8 @@ class StripWalker {
           y += walks_.y_row;
           residual += walks_.residual_row;
         }
-#pragma unroll
-        for (int j = 0; j < Shape::kSlots; ++j) {
-#pragma unroll
-          for (int t = 0; t < Shape::kColumns; ++t) sum[j][t] = j + 1 < Shape::kSlots ? sum[j + 1][t] : bias;
-        }
+        MoveUp(sum);
+        SetAll(sum[Shape::kSlots - 1], bias);
       }
       __syncwarp();  // all lanes have read the box
       if (lane_ == 0) LoadNext(at_.stage);
@@ -135,32 +132,56 @@ class StripWalker {
     }
   }
 
-  using Sums = float4[Shape::kSlots][Shape::kColumns];
+  using Channels = float[Shape::kChannels];
+  using Columns = Channels[Shape::kColumns];
+  using Sums = Columns[Shape::kSlots];
+
+  __device__ __forceinline__ static void SetAll(Columns& sum, const Channels& bias) {
+#pragma unroll
+    for (Channels& of_column : sum) {
+#pragma unroll
+      for (int c = 0; c < Shape::kChannels; ++c) of_column[c] = bias[c];
+    }
+  }
+  __device__ __forceinline__ static void MoveUp(Sums& sum) {
+#pragma unroll
+    for (int j = 0; j + 1 < Shape::kSlots; ++j) {
+#pragma unroll
+      for (int t = 0; t < Shape::kColumns; ++t) {
+#pragma unroll
+        for (int c = 0; c < Shape::kChannels; ++c) sum[j][t][c] = sum[j + 1][t][c];
+      }
+    }
+  }
 
   // A row of x, the d-th that sum[0]'s row of y sees.
-  __device__ __forceinline__ static void AddRow(const unsigned char* in, const float4 (&w)[kK][kK], int d, Sums& sum) {
+  __device__ __forceinline__ static void AddRow(const unsigned char* in, const Channels (&w)[kK][kK], int d,
+                                                Sums& sum) {
 #pragma unroll
     for (int i = 0; i < Shape::kInputs; ++i) {
-      const float4 x = Load4(reinterpret_cast<const T*>(in + i * Shape::kPixelBytes));
+      Channels x;
+      LoadVector(reinterpret_cast<const T*>(in + i * Shape::kPixelBytes), x);
 #pragma unroll
       for (int j = 0; j < Shape::kSlots; ++j) {
 #pragma unroll
         for (int t = 0; t < Shape::kColumns; ++t) {
           const int r = d - j * kStride, s = i - t * kStride;
-          if (r >= 0 && s >= 0 && s < kK) MultiplyAdd(x, w[r][s], sum[j][t]);
+          if (r < 0 || s < 0 || s >= kK) continue;
+#pragma unroll
+          for (int c = 0; c < Shape::kChannels; ++c) sum[j][t][c] = fmaf(x[c], w[r][s][c], sum[j][t][c]);
         }
       }
     }
   }
 
-  __device__ __forceinline__ void Finish(const float4 (&sum)[Shape::kColumns], int64_t y, int64_t residual,
-                                         int columns_left) const {
-    float v[4 * Shape::kColumns];
+  __device__ __forceinline__ void Finish(const Columns& sum, int64_t y, int64_t residual, int columns_left) const {
+    float v[Shape::kChannels * Shape::kColumns];
 #pragma unroll
     for (int t = 0; t < Shape::kColumns; ++t) {
-      v[4 * t] = sum[t].x, v[4 * t + 1] = sum[t].y, v[4 * t + 2] = sum[t].z, v[4 * t + 3] = sum[t].w;
+#pragma unroll
+      for (int c = 0; c < Shape::kChannels; ++c) v[Shape::kChannels * t + c] = sum[t][c];
     }
-    FinishPixels<T, Shape::kColumns>(a_.epilogue, v, y, residual, columns_left);
+    FinishPixels<T, Shape::kColumns, Shape::kChannels>(a_.epilogue, v, y, residual, columns_left);
   }
 
   const DepthwiseArgs& a_;

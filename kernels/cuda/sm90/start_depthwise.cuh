@@ -16,7 +16,8 @@ Error StartTmaDepthwise(const TmaDepthwiseArgs& args, int blocks, void* stream) 
   };
   const bool one = args.depthwise.stride_h == 1;
   if (args.depthwise.kh == 3) return one ? start.template operator()<3, 1>() : start.template operator()<3, 2>();
-  return one ? start.template operator()<5, 1>() : start.template operator()<5, 2>();
+  if (args.depthwise.kh == 5) return one ? start.template operator()<5, 1>() : start.template operator()<5, 2>();
+  return start.template operator()<7, 1>();
 }
 
 }  // namespace lamina::cuda
