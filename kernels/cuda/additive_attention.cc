@@ -348,8 +348,8 @@ Judgement Judge(const Desc& d, const Context& context) {
   const double bytes = static_cast<double>(key_rows) * static_cast<double>(d.units * 4 + d.context_dim() * 4);
   return Accepted(PredictGemm(device, math, RowsProduct(1, rows, d.query_dim, d.units, {}, {})) +
                   PredictGemm(device, math, RowsProduct(1, key_rows, d.key_dim, d.units, {}, {})) + 2 * kLaunchNs +
-                  PredictNs({slots, device.clock_hz, device.bytes_per_second}, instructions,
-                            PortableFlopsPerClock(device.capability, Math::kF32) / 2, bytes, slots, 1));
+                  PredictNs(device.figures(), instructions, PortableFlopsPerClock(device.capability, Math::kF32) / 2,
+                            bytes, slots, 1));
 }
 
 Result<std::shared_ptr<const Kernel<Op>>> Prepare(const Desc& d, const AdditiveAttentionWeights& weights,

@@ -108,8 +108,6 @@ double Attention::PredictNs() const {
   const double kept = static_cast<double>(CostOf(plain).macs) / static_cast<double>(d.head_dim + d.v_dim());
   // The kept pairs of the rows that tiles hold, those that are none included.
   const double pairs = queries > 0 ? kept / queries * blocks * tiles_.rows : 0;
-  const DeviceFigures figures{static_cast<double>(device_->multiprocessors), device_->clock_hz,
-                              device_->bytes_per_second};
   // An exponential takes a sixteenth of a multiprocessor's clock, in which the products of two channels are formed.
   const Math math = NativeMath(d.dtype);
   const double flops_per_clock =
@@ -121,8 +119,8 @@ double Attention::PredictNs() const {
     bytes += 2.0 * static_cast<double>(workspace_bytes());
     launches = kLaunchNs;
   }
-  return launches +
-         cuda::PredictNs(figures, flops, flops_per_clock, bytes, blocks * args_.splits, BlocksPerMultiprocessor(form_));
+  return launches + cuda::PredictNs(device_->figures(), flops, flops_per_clock, bytes, blocks * args_.splits,
+                                    BlocksPerMultiprocessor(form_));
 }
 
 size_t Attention::workspace_bytes() const {

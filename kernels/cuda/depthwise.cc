@@ -87,8 +87,7 @@ double PortableDepthwise::Predict(const Device& device, DType dtype, const Depth
     threads = static_cast<double>(walks.count * walks.groups);
     of_thread = 4 * ColumnsOf(a) * rows * (row ? 2.5 * taps + 10 : 2 * taps + 4);
   }
-  return PredictNs({static_cast<double>(device.multiprocessors), device.clock_hz, device.bytes_per_second},
-                   2 * of_thread * threads, PortableFlopsPerClock(device.capability, Math::kF32),
+  return PredictNs(device.figures(), 2 * of_thread * threads, PortableFlopsPerClock(device.capability, Math::kF32),
                    DepthwiseBytes(dtype, a), threads / kDepthwiseThreads + 1, BlocksOf(a));
 }
 

@@ -39,14 +39,13 @@ double PortableFusedDwPw::Predict(const Device& device, Math math, const FusedDw
   // other is at its depthwise part, about half of the time.
   const bool two = rate > cuda_cores && math != Math::kTf32x3 &&
                    2 * FusedSharedBytes(d.channels, math) <= static_cast<int64_t>(device.shared_bytes);
-  const double flops = std::max(products, depthwise) + (two ? 0.5 : 1) * std::min(products, depthwise);
+  const double both = std::max(products, depthwise) + (two ? 0.5 : 1) * std::min(products, depthwise);
+  const double fed = blocks * n * k * element / kL2BytesPerClock * rate;  // weights, from L2
 
   const double inputs = static_cast<double>(d.images) * d.ih * d.iw * d.channels / d.multiplier.divisor;
   const double outputs = static_cast<double>(p.rows) * p.n * (p.epilogue.residual_kind == Residual::kNone ? 1 : 2);
   const double from_memory = element * (inputs + outputs + n * k);
-  const double from_l2 = blocks * n * k * element / 3;  // as in PredictGemm
-  return PredictNs({static_cast<double>(device.multiprocessors), device.clock_hz, device.bytes_per_second}, flops, rate,
-                   std::max(from_memory, from_l2), blocks, two ? 2 : 1);
+  return PredictNs(device.figures(), std::max(both, fed), rate, from_memory, blocks, two ? 2 : 1);
 }
 
 Error PortableFusedDwPw::Launch(FusedDwPwArgs a, void* stream) const {

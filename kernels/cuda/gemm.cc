@@ -115,23 +115,22 @@ double PredictGemm(const Device& device, Math math, const GemmArgs& a) {
   const int tile = TileFor(device, rows, n, groups);
   const auto blocks = static_cast<double>(Tiles(rows, n, groups, tile));
   const double k_bytes = static_cast<double>(PaddedK(k, math)) * ElementBytes(math);
-  // What a block reads comes from L2 at about three times the memory's rate; what all must read comes from memory.
-  const double from_l2 = blocks * 2 * tile * k_bytes / 3;
   const double from_memory =
       static_cast<double>(groups) * ((rows + n) * k_bytes + static_cast<double>(rows) * n * ElementBytes(math));
-  const DeviceFigures figures{static_cast<double>(device.multiprocessors), device.clock_hz, device.bytes_per_second};
+  // What a block reads comes from L2, which may hold its products up: those of a byte.
+  const auto rate = [&](Math by, int64_t per_element) {
+    return std::min(PortableFlopsPerClock(device.capability, by),
+                    kL2BytesPerClock * static_cast<double>(per_element) / ElementBytes(math));
+  };
   if (IsGemv(a)) {
-    const double weights_from_l2 = static_cast<double>(DivUp(rows, 4)) * static_cast<double>(n) * k_bytes / 3;
-    return PredictNs(figures, 2.0 * static_cast<double>(rows * n) * static_cast<double>(k),
-                     PortableFlopsPerClock(device.capability, Math::kF32), std::max(weights_from_l2, from_memory),
-                     figures.multiprocessors, 1);
+    return PredictNs(device.figures(), 2.0 * static_cast<double>(rows * n) * static_cast<double>(k),
+                     rate(Math::kF32, 2 * std::min<int64_t>(rows, 4)), from_memory, device.multiprocessors, 1);
   }
   const int splits = SplitsFor(device, math, rows, n, k, groups);
-  const double parts =
-      splits == 1 ? 0
-                  : kLaunchNs + 8e9 * splits * static_cast<double>(rows * n * groups) / (3 * device.bytes_per_second);
-  return parts + PredictNs(figures, blocks * tile * tile * 2 * PaddedK(k, math),
-                           PortableFlopsPerClock(device.capability, math), std::max(from_l2, from_memory),
+  const double parts = splits == 1 ? 0
+                                   : kLaunchNs + 8e9 * splits * static_cast<double>(rows * n * groups) /
+                                                     (kL2BytesPerClock * device.multiprocessors * device.clock_hz);
+  return parts + PredictNs(device.figures(), blocks * tile * tile * 2 * PaddedK(k, math), rate(math, tile), from_memory,
                            blocks * splits, 2);
 }
 

@@ -139,12 +139,12 @@ constexpr Candidate<Op> GemmCandidate(std::string_view name, Accuracy accuracy =
 // and stays among the reduced ones until a GPU's own sums have borne that out.
 template <class Op>
 inline constexpr Candidate<Op> kGemmCandidates[] = {
-    GemmCandidate<Op, PortableProduct, Math::kF32>("implicit_gemm"),
-    GemmCandidate<Op, PortableProduct, Math::kTf32x3>("implicit_gemm_tf32x3", Accuracy::kReduced),
-    GemmCandidate<Op, PortableProduct, Math::kTf32>("implicit_gemm_tf32", Accuracy::kReduced),
     GemmCandidate<Op, WgmmaProduct, Math::kF32>("implicit_gemm_wgmma"),
     GemmCandidate<Op, WgmmaProduct, Math::kTf32x3>("implicit_gemm_wgmma_tf32x3", Accuracy::kReduced),
-    GemmCandidate<Op, WgmmaProduct, Math::kTf32>("implicit_gemm_wgmma_tf32", Accuracy::kReduced)};
+    GemmCandidate<Op, WgmmaProduct, Math::kTf32>("implicit_gemm_wgmma_tf32", Accuracy::kReduced),
+    GemmCandidate<Op, PortableProduct, Math::kF32>("implicit_gemm"),
+    GemmCandidate<Op, PortableProduct, Math::kTf32x3>("implicit_gemm_tf32x3", Accuracy::kReduced),
+    GemmCandidate<Op, PortableProduct, Math::kTf32>("implicit_gemm_tf32", Accuracy::kReduced)};
 
 }  // namespace lamina::cuda
 

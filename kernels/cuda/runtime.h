@@ -9,6 +9,7 @@
 #include <string>
 #include <utility>
 
+#include "kernels/cuda/core/cost.h"
 #include "kernels/cuda/core/tensor_map.h"
 #include "lamina/status.h"
 
@@ -27,6 +28,7 @@ struct Device {
   int multiprocessors = 0;
   double clock_hz = 0, bytes_per_second = 0;
   size_t shared_bytes = 0;  // the most that one block can have
+  DeviceFigures figures() const { return {static_cast<double>(multiprocessors), clock_hz, bytes_per_second}; }
 };
 
 // The current device, on which work on `stream` is going to run. Refused: no device, one older than 8.0, a stream of

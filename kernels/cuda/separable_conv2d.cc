@@ -291,12 +291,12 @@ constexpr Candidate<SeparableConv2d> kCandidates[] = {
     WayWith<FusedDwPw<PortableFusedDwPw>, Math::kF32>("fused_dw_pw"),
     WayWith<FusedDwPw<PortableFusedDwPw>, Math::kTf32x3>("fused_dw_pw_tf32x3", Accuracy::kReduced),
     WayWith<FusedDwPw<PortableFusedDwPw>, Math::kTf32>("fused_dw_pw_tf32", Accuracy::kReduced),
-    WayWith<Unfused<PortableProduct>, Math::kF32>("unfused"),
-    WayWith<Unfused<PortableProduct>, Math::kTf32x3>("unfused_tf32x3", Accuracy::kReduced),
-    WayWith<Unfused<PortableProduct>, Math::kTf32>("unfused_tf32", Accuracy::kReduced),
     WayWith<Unfused<WgmmaProduct>, Math::kF32>("unfused_wgmma"),
     WayWith<Unfused<WgmmaProduct>, Math::kTf32x3>("unfused_wgmma_tf32x3", Accuracy::kReduced),
-    WayWith<Unfused<WgmmaProduct>, Math::kTf32>("unfused_wgmma_tf32", Accuracy::kReduced)};
+    WayWith<Unfused<WgmmaProduct>, Math::kTf32>("unfused_wgmma_tf32", Accuracy::kReduced),
+    WayWith<Unfused<PortableProduct>, Math::kF32>("unfused"),
+    WayWith<Unfused<PortableProduct>, Math::kTf32x3>("unfused_tf32x3", Accuracy::kReduced),
+    WayWith<Unfused<PortableProduct>, Math::kTf32>("unfused_tf32", Accuracy::kReduced)};
 
 }  // namespace
 

@@ -71,26 +71,13 @@ Error WgmmaAttention::Launch(const Device& device, DType dtype, const AttentionA
   const AttentionTiles tiles = TilesOf(args.head_dim);
   const auto kv_heads = static_cast<int64_t>(args.group.Quotient(static_cast<uint32_t>(args.num_heads)));
   WgmmaAttentionArgs a{.q = {}, .k = {}, .v = {}, .attention = args};
-  const auto map = [&](Operand& kept, const void* data, const HeadStrides& strides, int64_t rows, int64_t heads,
-                       int box_rows, TensorMap* to) -> Error {
-    if (kept.data != data || kept.strides != strides) {
-      kept.data = nullptr;
-      const Error error =
-          EncodeTensorMap(MapOf(math, data, strides, args.head_dim, rows, heads, args.batch, box_rows), &kept.map);
-      if (!error.ok()) return error;
-      kept.data = data;
-      kept.strides = strides;
-    }
-    *to = kept.map;
-    return {};
+  const auto map = [&](const void* data, const HeadStrides& strides, int64_t rows, int64_t heads, int box_rows) {
+    return MapOf(math, data, strides, args.head_dim, rows, heads, args.batch, box_rows);
   };
-  {
-    const std::lock_guard lock(mutex_);
-    Error error = map(q_, args.q, args.q_strides, args.seqlen_q, args.num_heads, tiles.rows, &a.q);
-    if (error.ok()) error = map(k_, args.k, args.k_strides, args.seqlen_kv, kv_heads, tiles.keys, &a.k);
-    if (error.ok()) error = map(v_, args.v, args.v_strides, args.seqlen_kv, kv_heads, tiles.keys, &a.v);
-    if (!error.ok()) return error;
-  }
+  Error error = q_.Encode(map(args.q, args.q_strides, args.seqlen_q, args.num_heads, tiles.rows), &a.q);
+  if (error.ok()) error = k_.Encode(map(args.k, args.k_strides, args.seqlen_kv, kv_heads, tiles.keys), &a.k);
+  if (error.ok()) error = v_.Encode(map(args.v, args.v_strides, args.seqlen_kv, kv_heads, tiles.keys), &a.v);
+  if (!error.ok()) return error;
   const auto blocks = static_cast<int>(std::min<int64_t>(HeadTiles(args, tiles.rows), device.multiprocessors));
   return dtype == DType::kBf16 ? StartWgmmaAttention<Math::kBf16>(a, blocks, stream)
                                : StartWgmmaAttention<Math::kF16>(a, blocks, stream);

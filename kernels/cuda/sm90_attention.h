@@ -2,12 +2,12 @@
 #ifndef LAMINA_KERNELS_CUDA_SM90_ATTENTION_H_
 #define LAMINA_KERNELS_CUDA_SM90_ATTENTION_H_
 
-#include <mutex>
 #include <string>
 
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/core/attention.h"
 #include "kernels/cuda/core/tensor_map.h"
+#include "kernels/cuda/kept_map.h"
 #include "kernels/cuda/runtime.h"
 
 namespace lamina::cuda {
@@ -29,13 +29,7 @@ class WgmmaAttention {
   Error Launch(const Device& device, DType dtype, const AttentionArgs& args, void* stream) const;
 
  private:
-  struct Operand {
-    const void* data = nullptr;
-    HeadStrides strides = {};
-    TensorMap map;
-  };
-  mutable std::mutex mutex_;
-  mutable Operand q_, k_, v_;
+  mutable KeptMap q_, k_, v_;
 };
 
 // Of attention_wgmma_*.cu.

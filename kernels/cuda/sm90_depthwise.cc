@@ -68,32 +68,19 @@ double TmaDepthwise::Predict(const Device& device, DType dtype, const DepthwiseA
   const int step = sizes.columns * sizes.channels * a.kh * a.kw +
                    inputs * (dtype == DType::kF32 ? 1 : 1 + sizes.channels) + sizes.columns * 7 + 30;
   const double instructions = w.count * 32.0 * ((w.rows + w.lead) * step + 300);
-  return PredictNs({static_cast<double>(device.multiprocessors), device.clock_hz, device.bytes_per_second},
-                   2 * instructions, PortableFlopsPerClock(device.capability, Math::kF32), DepthwiseBytes(dtype, a),
-                   w.count, kBlocks * kWarps);
+  return PredictNs(device.figures(), 2 * instructions, PortableFlopsPerClock(device.capability, Math::kF32),
+                   DepthwiseBytes(dtype, a), w.count, kBlocks * kWarps);
 }
 
 TmaDepthwise::TmaDepthwise(const Device* device, DType dtype, const DepthwiseArgs& args)
     : device_(device), dtype_(dtype), walks_(WalksOf(*device, dtype, args)) {}
-
-Error TmaDepthwise::MapX(const DepthwiseArgs& args, TensorMap* map) const {
-  const std::lock_guard lock(mutex_);
-  if (args.x != last_x_) {
-    last_x_ = nullptr;
-    const Error error = EncodeTensorMap(MapOf(dtype_, args, walks_.images), &last_map_);
-    if (!error.ok()) return error;
-    last_x_ = args.x;
-  }
-  *map = last_map_;
-  return {};
-}
 
 Error TmaDepthwise::Launch(const DepthwiseArgs& args, void* stream) const {
   if (!Aligned(args.x, 16) || !TakesQuads(args.epilogue, SizeOf(dtype_))) {
     return PortableDepthwise(device_, dtype_, args).Launch(args, stream);
   }
   TmaDepthwiseArgs a{.x = {}, .depthwise = args, .walks = walks_};
-  if (const Error error = MapX(args, &a.x); !error.ok()) return error;
+  if (const Error e = x_.Encode(MapOf(dtype_, args, walks_.images), &a.x); !e.ok()) return e;
   const int blocks = static_cast<int>(std::min<int64_t>(walks_.count, int64_t{device_->multiprocessors} * kBlocks));
   switch (dtype_) {
     case DType::kF32: return StartTmaDepthwise<float>(a, blocks, stream);

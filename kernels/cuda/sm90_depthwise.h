@@ -2,13 +2,13 @@
 #ifndef LAMINA_KERNELS_CUDA_SM90_DEPTHWISE_H_
 #define LAMINA_KERNELS_CUDA_SM90_DEPTHWISE_H_
 
-#include <mutex>
 #include <optional>
 #include <string>
 
 #include "kernels/cuda/core/depthwise_strips.h"
 #include "kernels/cuda/core/tensor_map.h"
 #include "kernels/cuda/depthwise.h"
+#include "kernels/cuda/kept_map.h"
 #include "kernels/cuda/runtime.h"
 
 namespace lamina::cuda {
@@ -30,14 +30,10 @@ class TmaDepthwise {
   Error Launch(const DepthwiseArgs& args, void* stream) const;
 
  private:
-  Error MapX(const DepthwiseArgs& args, TensorMap* map) const;
-
   const Device* device_;
   DType dtype_;
   StripWalks walks_;
-  mutable std::mutex mutex_;
-  mutable const void* last_x_ = nullptr;  // whose map is kept
-  mutable TensorMap last_map_;
+  mutable KeptMap x_;
 };
 
 // The kernel that is predicted to be the fastest.

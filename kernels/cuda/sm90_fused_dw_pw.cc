@@ -108,23 +108,11 @@ Result<std::shared_ptr<const WgmmaFusedDwPw>> WgmmaFusedDwPw::Make(const std::st
   return std::shared_ptr<const WgmmaFusedDwPw>(fused);
 }
 
-Error WgmmaFusedDwPw::MapX(const DepthwiseArgs& args, TensorMap* map) const {
-  const std::lock_guard lock(mutex_);
-  if (args.x != last_x_) {
-    last_x_ = nullptr;
-    const Error error = EncodeTensorMap(ImageMap(math_, args, plan_.patch), &last_map_);
-    if (!error.ok()) return error;
-    last_x_ = args.x;
-  }
-  *map = last_map_;
-  return {};
-}
-
 Error WgmmaFusedDwPw::Launch(const FusedDwPwArgs& args, void* stream) const {
   if (!Aligned(args.depthwise.x, 16)) return PortableFusedDwPw(math_).Launch(args, stream);
   const auto columns = static_cast<uint32_t>(DivUp(args.project.n, plan_.tile_n));
   FusedWgmmaArgs a{.x = {}, .w = w_, .steps = args, .tiling = plan_.tiling, .columns = Divider::Of(columns)};
-  if (const Error error = MapX(args.depthwise, &a.x); !error.ok()) return error;
+  if (const Error e = x_.Encode(ImageMap(math_, args.depthwise, plan_.patch), &a.x); !e.ok()) return e;
   a.steps.project.epilogue.quads = TakesQuads(args.project.epilogue, static_cast<size_t>(ElementBytes(math_)));
   const int64_t items = int64_t{columns} * plan_.tiling.tiles;
   const auto blocks = static_cast<int>(std::min<int64_t>(items, device_->multiprocessors));

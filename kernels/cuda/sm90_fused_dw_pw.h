@@ -4,11 +4,11 @@
 #define LAMINA_KERNELS_CUDA_SM90_FUSED_DW_PW_H_
 
 #include <memory>
-#include <mutex>
 #include <string>
 
 #include "kernels/cuda/core/fused_schedule.h"
 #include "kernels/cuda/core/tensor_map.h"
+#include "kernels/cuda/kept_map.h"
 #include "kernels/cuda/runtime.h"
 
 namespace lamina::cuda {
@@ -40,15 +40,12 @@ class WgmmaFusedDwPw {
 
  private:
   WgmmaFusedDwPw() = default;
-  Error MapX(const DepthwiseArgs& args, TensorMap* map) const;
 
   const Device* device_ = nullptr;
   Math math_ = Math::kBf16;
   FusedWgmmaPlan plan_;
   TensorMap w_;
-  mutable std::mutex mutex_;
-  mutable const void* last_x_ = nullptr;  // whose map is kept
-  mutable TensorMap last_map_;
+  mutable KeptMap x_;
 };
 
 // Of fused_dw_pw_wgmma_*.cu.

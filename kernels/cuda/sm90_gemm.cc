@@ -110,23 +110,12 @@ Result<std::shared_ptr<const WgmmaProduct>> WgmmaProduct::Make(const std::string
   return std::shared_ptr<const WgmmaProduct>(product);
 }
 
-Error WgmmaProduct::MapX(const GemmArgs& args, TensorMap* map) const {
-  const std::lock_guard lock(mutex_);
-  if (args.x != last_x_) {
-    last_x_ = nullptr;
-    const Error error = IsMatrix(args) ? EncodeTensorMap(MatrixMap(math_, args, tile_.m), &last_map_)
-                                       : EncodeTensorMap(ImageMap(math_, args, tile_.m), &last_map_);
-    if (!error.ok()) return error;
-    last_x_ = args.x;
-  }
-  *map = last_map_;
-  return {};
-}
-
 Error WgmmaProduct::Launch(const GemmArgs& args, std::byte* scratch, void* stream) const {
   if (!Aligned(args.x, 16)) return LaunchGemm(*device_, math_, args, stream);
   WgmmaGemmArgs a{.x = {}, .w = w_, .gemm = args, .matrix = IsMatrix(args)};
-  if (const Error error = MapX(args, &a.x); !error.ok()) return error;
+  const Error mapped =
+      a.matrix ? x_.Encode(MatrixMap(math_, args, tile_.m), &a.x) : x_.Encode(ImageMap(math_, args, tile_.m), &a.x);
+  if (!mapped.ok()) return mapped;
   a.gemm.splits = splits_;
   a.gemm.epilogue.quads = TakesQuads(args.epilogue, static_cast<size_t>(ElementBytes(math_)));
   if (splits_ > 1) {

@@ -3,12 +3,12 @@
 #define LAMINA_KERNELS_CUDA_SM90_GEMM_H_
 
 #include <memory>
-#include <mutex>
 #include <string>
 
 #include "kernels/cuda/core/tensor_map.h"
 #include "kernels/cuda/core/wgmma_plan.h"
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/kept_map.h"
 #include "kernels/cuda/runtime.h"
 
 namespace lamina::cuda {
@@ -37,7 +37,6 @@ class WgmmaProduct {
 
  private:
   WgmmaProduct() = default;
-  Error MapX(const GemmArgs& args, TensorMap* map) const;
   Error Start(const WgmmaGemmArgs& args, void* stream) const;
 
   const Device* device_ = nullptr;
@@ -46,9 +45,7 @@ class WgmmaProduct {
   int splits_ = 1;
   size_t scratch_bytes_ = 0;  // of the parts' sums
   TensorMap w_;
-  mutable std::mutex mutex_;
-  mutable const void* last_x_ = nullptr;  // whose map is kept
-  mutable TensorMap last_map_;
+  mutable KeptMap x_;
 };
 
 // Of gemm_wgmma_*.cu.

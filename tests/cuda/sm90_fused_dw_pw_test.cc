@@ -284,7 +284,7 @@ TEST_F(Sm90Fused, IsChosenWhereItPays) {
     EXPECT_EQ(chosen(n, 28, 256, 256), "cuda/fused_dw_pw_wgmma");
     EXPECT_EQ(chosen(n, 14, 512, 512), "cuda/fused_dw_pw_wgmma");
   }
-  EXPECT_EQ(chosen(1, 7, 1024, 1024), "cuda/unfused");
+  EXPECT_EQ(chosen(1, 7, 1024, 1024), "cuda/unfused_wgmma");
 }
 
 }  // namespace

@@ -13,11 +13,16 @@ namespace lamina::cuda {
 
 inline constexpr double kLaunchNs = 2500;
 
-// Floating-point operations per multiprocessor and clock that mma.sync (or fused multiply-adds) reach, about.
+// What a multiprocessor has of L2 while all of them read, in a clock: half of what its port is made for, which is about
+// what has been measured of an H100 (5.6 TB/s; Chips and Cheese, 2023).
+inline constexpr int kL2BytesPerClock = 32;
+
+// Floating-point operations per multiprocessor and clock that mma.sync (or fused multiply-adds) reach, about: on an
+// H100 40 % of what wgmma is made for (FlashAttention-2; Shah et al., "FlashAttention-3", 2024).
 constexpr double PortableFlopsPerClock(int capability, Math math) {
   if (math == Math::kF32) return capability == 80 ? 128 : 256;
   const bool large = capability == 80 || capability >= 90;  // data-centre chips
-  const double half = capability >= 90 ? 2400 : large ? 1800 : 900;
+  const double half = capability >= 90 ? 1700 : large ? 1800 : 900;
   switch (math) {
     case Math::kTf32: return half / 2;
     case Math::kTf32x3: return half / 6;

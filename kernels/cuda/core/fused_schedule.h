@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/cuda/core/cost.h"
 #include "kernels/cuda/core/fused_dw_pw.h"
 #include "kernels/cuda/core/schedule.h"
 
@@ -140,7 +141,7 @@ constexpr int64_t FusedItemClocks(const PatchSize& patch, int64_t steps, int64_t
   const int64_t lines = steps * (Shape::kWarps * inputs + Shape::kM + patch.pixels() + Shape::kN +
                                  Shape::kConsumers * (64 + Shape::kColumns)) +
                         Shape::kM * columns / 16;
-  const int64_t loads = steps * (patch.pixels() + Shape::kN) * 128 / 32;  // from L2, 32 bytes a clock
+  const int64_t loads = steps * (patch.pixels() + Shape::kN) * 128 / kL2BytesPerClock;
   return std::max({depthwise, multiply, lines, loads});
 }
 

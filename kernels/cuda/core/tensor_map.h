@@ -38,6 +38,7 @@ struct TileMap {
   uint64_t strides[4] = {};  // bytes from one of dimension i + 1 to the next
   uint32_t box[5] = {};      // elements
   Swizzle swizzle = Swizzle::k128;
+  bool operator==(const TileMap&) const = default;
 };
 
 // Columns of an image [n, h, w, c]: `pixels` pixels one after the other, w first, then h, then n, each `channels` of c.
@@ -52,6 +53,7 @@ struct Im2colMap {
   uint32_t step[2] = {1, 1};             // w, h
   uint32_t channels = 0, pixels = 0;
   Swizzle swizzle = Swizzle::k128;
+  bool operator==(const Im2colMap&) const = default;
 };
 
 inline constexpr int kMostTapOffset = 255;  // of a load from a four-dimensional Im2colMap

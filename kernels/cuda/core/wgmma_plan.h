@@ -37,10 +37,9 @@ constexpr int64_t MultiplyClocks(Math math, WgmmaTile tile) {
   const int64_t written = tile.m + StepWeights(math, tile), read = int64_t{tile.m} / 64 * (64 + times * tile.n);
   return std::max(products, written + read);
 }
-// The same for bringing them from L2: about 32 bytes a clock, half of what a multiprocessor's port is made for. Rows
-// that do not exist are not brought.
+// The same for bringing them from L2. Rows that do not exist are not brought.
 constexpr int64_t LoadClocks(Math math, WgmmaTile tile, int64_t rows) {
-  return (std::min<int64_t>(tile.m, rows) + StepWeights(math, tile)) * 128 / 32;
+  return (std::min<int64_t>(tile.m, rows) + StepWeights(math, tile)) * 128 / kL2BytesPerClock;
 }
 
 // Of a warpgroup that ends a tile's layer, or half a tile's: about as long as a step of eight times its sums.
@@ -72,13 +71,14 @@ constexpr WgmmaPlan WgmmaPlanWith(WgmmaTile tile, Math math, int64_t rows, int64
     const bool keeps = tile.form == WgmmaForm::kKeeps;
     if (math == Math::kTf32x3 || (keeps && (n > tile.n || steps > kKeptSteps))) return best;  // that never ends
     // What nothing overlaps: loads before the first tile, an epilogue behind the last one.
-    const int64_t alone =
-        keeps ? steps * tile.n * 128 / 32 : (steps * MultiplyClocks(math, tile) + EpilogueClocks(tile)) / 2;
+    const int64_t alone = keeps ? steps * tile.n * 128 / kL2BytesPerClock
+                                : (steps * MultiplyClocks(math, tile) + EpilogueClocks(tile)) / 2;
     best.clocks = DivUp(tiles, multiprocessors) * TileClocks(math, tile, rows, steps) + alone;
     return best;
   }
   for (int64_t splits = 1; splits == 1 || (splits <= kMostSplits && splits * kLeastSteps <= steps); ++splits) {
-    const int64_t adding = splits == 1 ? 0 : kLaunchClocks + 8 * splits * rows * n / (32 * multiprocessors);
+    const int64_t adding =
+        splits == 1 ? 0 : kLaunchClocks + 8 * splits * rows * n / (kL2BytesPerClock * multiprocessors);
     const int64_t clocks =
         DivUp(tiles * splits, multiprocessors) * TileClocks(math, tile, rows, DivUp(steps, splits)) + adding;
     if (clocks < best.clocks) best.splits = static_cast<int>(splits), best.clocks = clocks;
