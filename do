@@ -150,7 +150,7 @@ case "${1-help}" in
     need "${build_packages[@]}"
     build OFF lamina
     rm -rf build/evidence
-    DESTDIR="$PWD/build/evidence/install" cmake --install build/release > /dev/null
+    DESTDIR="$PWD/build/evidence/install" cmake --install build/release --component library > /dev/null
     mkdir build/evidence/lib
     find build/evidence/install -name 'liblamina.so*' -exec cp -a {} build/evidence/lib/ \;
     # What it links and a bare machine may lack: Highway and pthreadpool.
