@@ -1,6 +1,8 @@
 # Builds the library as its users do, then the README's example on it, and runs that.
-#   cmake -DMODE=shared|static|subdirectory -DSOURCE= -DBINARY= (of a build that may be installed) -DWORK= -DOPTIONS= -P run.cmake
-# shared installs BINARY; static and subdirectory build once more with OPTIONS, which a compiler cache makes cheap.
+#   cmake -DMODE=shared|static|subdirectory -DSOURCE= -DBINARY= (of a build that may be installed) -DBUILD= -DWORK= -DOPTIONS=
+#     -P run.cmake
+# shared installs BINARY; static and subdirectory build once more, in BUILD, with OPTIONS. BUILD lies as deep as BINARY, so that
+# a compiler cache, which sees relative paths, has the objects.
 cmake_minimum_required(VERSION 3.25)
 function(run)
   execute_process(COMMAND ${ARGV} COMMAND_ECHO STDOUT COMMAND_ERROR_IS_FATAL ANY)
@@ -15,7 +17,7 @@ function(check_example)
   endif()
 endfunction()
 
-file(REMOVE_RECURSE ${WORK})
+file(REMOVE_RECURSE ${WORK} ${BUILD})
 file(READ ${SOURCE}/README.md readme)
 if(NOT readme MATCHES "<!-- example -->\n```cpp\n(.*)```\n<!-- /example -->")
   message(FATAL_ERROR "README.md has no example between its markers")
@@ -24,16 +26,16 @@ set(code "${CMAKE_MATCH_1}")
 file(WRITE ${WORK}/example.cc "${code}")
 
 if(MODE STREQUAL "subdirectory")
-  run(${CMAKE_COMMAND} --no-warn-unused-cli -G Ninja -S ${SOURCE}/tests/package/parent -B ${WORK}/build -DLAMINA_SOURCE=${SOURCE}
+  run(${CMAKE_COMMAND} --no-warn-unused-cli -G Ninja -S ${SOURCE}/tests/package/parent -B ${BUILD} -DLAMINA_SOURCE=${SOURCE}
       -DEXAMPLE=${WORK}/example.cc ${OPTIONS})
-  run(${CMAKE_COMMAND} --build ${WORK}/build)
-  check_example(${WORK}/build/example)
+  run(${CMAKE_COMMAND} --build ${BUILD})
+  check_example(${BUILD}/example)
   return()
 endif()
 
 set(binary ${BINARY})
 if(MODE STREQUAL "static")
-  set(binary ${WORK}/library)
+  set(binary ${BUILD})
   run(${CMAKE_COMMAND} -G Ninja -S ${SOURCE} -B ${binary} -DBUILD_SHARED_LIBS=OFF -DLAMINA_BUILD_TESTS=OFF
       -DLAMINA_BUILD_TOOLS=OFF ${OPTIONS})
   run(${CMAKE_COMMAND} --build ${binary})
