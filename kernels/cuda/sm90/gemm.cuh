@@ -148,10 +148,11 @@ class WgmmaGemm {
         WaitBarrier(&shared_.turns[warpgroup], (turn / 2 + warpgroup + 1) % 2);
       }
       float sums[Shape::kSums];
+      [[maybe_unused]] SplitRows split;  // of the group under way, too, which ends after the call that began it
       for (int step = 0; step < steps; ++step, at.Advance()) {
         ring_.AwaitFull(at);
         if constexpr (kSplits) {
-          MultiplySplit(sums, half, thread, at.stage, step > 0, done);
+          MultiplySplit(sums, split, half, thread, at.stage, step > 0, done);
         } else {
           Multiply(sums, half, at.stage, step);
           WgmmaWait<1>();  // the step before this one has been read
@@ -177,6 +178,10 @@ class WgmmaGemm {
   __device__ __forceinline__ static BlockSums& Block(float (&sums)[Shape::kSums], int block) {
     return reinterpret_cast<BlockSums&>(sums[block * (kN / 2)]);
   }
+
+  struct SplitRows {
+    uint32_t high[2][kBlocks][4], low[2][kBlocks][4];
+  };
 
   // Where the weights of a step lie.
   __device__ __forceinline__ uint64_t Weights(int stage, int step) {
@@ -207,12 +212,12 @@ class WgmmaGemm {
   // to registers, w as TMA brings it (wgmma reads its upper bits) and the rest, which the host has split off. Of the
   // four products low x rest is left out; the small ones come first, where they still count. While a quarter of a step
   // is multiplied, the next one is split: its registers are those of the quarter before, which has been read then.
-  __device__ __forceinline__ void MultiplySplit(float (&sums)[Shape::kSums], int half, int thread, int stage,
-                                                bool accumulate, Position& done) {
+  __device__ __forceinline__ void MultiplySplit(float (&sums)[Shape::kSums], SplitRows& split, int half, int thread,
+                                                int stage, bool accumulate, Position& done) {
     const uint64_t b = Weights(stage, 0);
     const unsigned char* rows = shared_.stages[stage].a;
     const int first = half * Shape::kRows + thread / 32 * 16 + thread % 16, chunk = thread % 32 / 16;
-    uint32_t high[2][kBlocks][4], low[2][kBlocks][4];
+    auto& [high, low] = split;
 #pragma unroll
     for (int k = 0; k < Shape::kStepBytes / 32; ++k) {
       uint32_t x[kBlocks][4];
